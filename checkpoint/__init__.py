@@ -1,0 +1,1 @@
+"""All that lasts: logs, query metadata, state."""

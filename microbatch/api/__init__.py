@@ -1,0 +1,1 @@
+"""What users touch: StreamFrame, scan_*, Query, StreamingQuery."""

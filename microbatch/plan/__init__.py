@@ -1,0 +1,1 @@
+"""What the user asked, as immutable nodes: schema, checks, fingerprint, explain."""

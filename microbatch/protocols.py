@@ -1,0 +1,250 @@
+"""The ports: what the engine asks of sources, sinks, clocks and folders, with the whole contract of each.
+
+A *description* (``Source``, ``Sink``) is an immutable value made when a query is defined; it touches nothing outside, but for
+what its docstring allows. ``open`` turns it into a *reader* or *writer*, which belongs to one run of one query and is used by
+one thread at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import polars as pl
+
+from microbatch.model import Delivery, Offset, OutputMode
+
+
+class Clock(Protocol):
+    """Where time comes from; nothing else may ask the machine."""
+
+    def now_us(self) -> int:
+        """Return microseconds since 1970, UTC."""
+        ...
+
+    def wait_until_us(self, when_us: int, wake: threading.Event) -> None:
+        """Return when the clock shows ``when_us`` or ``wake`` is set."""
+        ...
+
+
+class Folder(Protocol):
+    """A folder of small lasting files; a write is durable when it returns, and is never seen half done."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies, for messages and for libraries that open files themselves."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None if there is no such file."""
+        ...
+
+    def add(self, name: str, data: bytes) -> bool:
+        """Write a file that must not exist; False, and nothing changed, if it does. Atomic between processes."""
+        ...
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file, replacing the one of that name."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return the names of the files in this folder (not below it), sorted; empty if the folder does not exist."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file; no error if it is gone already."""
+        ...
+
+    def sub(self, name: str) -> Folder:
+        """Return the folder of that name below this one; it is made when first written to."""
+        ...
+
+
+class EntryLog(Protocol):
+    """A numbered, write-once log whose entries are lists of lines, compacted so that a million lines stay cheap.
+
+    On disk it is Spark's CompactibleFileStreamLog: ``<id>`` or ``<id>.compact``, first line ``v1``, one JSON text a line.
+    """
+
+    def add(self, entry_id: int, lines: Sequence[str]) -> bool:
+        """Write entry ``entry_id``; False if it exists. Ids grow by one."""
+        ...
+
+    def get(self, entry_id: int) -> list[str] | None:
+        """Return the lines added with exactly this id, or None if there is no such entry."""
+        ...
+
+    def latest_id(self) -> int | None:
+        """Return the highest id, or None for an empty log."""
+        ...
+
+    def all_lines(self) -> list[str]:
+        """Return the lines of all entries, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceContext:
+    """What a run lends to a source.
+
+    ``folder`` is the source's own place in the checkpoint (``sources/<k>``); ``open_log`` opens the entry log in a folder, to be compacted
+    every so many entries.
+    """
+
+    folder: Folder
+    clock: Clock
+    open_log: Callable[[Folder, int], EntryLog]
+
+
+class Source(Protocol):
+    """Describes rows that arrive; may stand in several queries. One object is one source, however often a plan uses it."""
+
+    @property
+    def description(self) -> str:
+        """One line for progress and ``explain``, such as ``FileSource[landing/*.csv]``."""
+        ...
+
+    def schema(self) -> pl.Schema:
+        """Return the columns; may look outside the first time, then always answers the same. Raises SourceError, PlanError."""
+        ...
+
+    def open(self, context: SourceContext) -> SourceReader:
+        """Return a reader for one run.
+
+        What must not change over the life of a checkpoint (an inferred schema) is pinned in ``context.folder``.
+        """
+        ...
+
+    def read_all(self) -> pl.LazyFrame:
+        """Return all there is now as one bounded frame, with ``schema()``; for ``as_batch``."""
+        ...
+
+
+class SourceReader(Protocol):
+    """Replayable rows between two offsets.
+
+    The engine calls, per batch: ``latest_offset``, then (after it logged the offsets) ``read``, then, once the *next* batch's
+    offsets are logged, ``commit``. After a restart ``read`` may be called with a logged range before any ``latest_offset``,
+    and must give the same rows.
+    """
+
+    def latest_offset(self, start: Offset, *, limited: bool) -> Offset:
+        """Return the end of the next batch that starts after ``start``; equal to ``start`` if nothing is there.
+
+        ``limited`` False means: leave the read limits aside. Whatever is needed to read up to the answer again after a crash
+        (a file list) is durable when this returns. After ``freeze`` it never goes beyond what was there then.
+        """
+        ...
+
+    def freeze(self) -> None:
+        """Fix the end at what is there now: an available-now run begins."""
+        ...
+
+    def read(self, start: Offset, end: Offset) -> pl.LazyFrame:
+        """Return the rows after ``start`` up to and including ``end``, lazily, with exactly the source's schema.
+
+        The same range gives the same rows in the same order, also after a restart.
+        """
+        ...
+
+    def row_count(self, start: Offset, end: Offset) -> int | None:
+        """Return the number of rows of the range if that costs (almost) nothing, else None: the engine then counts."""
+        ...
+
+    def commit(self, end: Offset) -> None:
+        """The query will never ask again for rows up to ``end``: clean up if asked to.
+
+        Not promised to be called for the last batches of a run.
+        """
+        ...
+
+    def metrics(self) -> Mapping[str, str]:
+        """Return figures for the progress of the batch just read (such as rows dropped as malformed); may be empty."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was opened. Not promised after a crash."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkContext:
+    """What a run lends to a sink, all of it known before the first batch.
+
+    ``keys`` are the columns by which a row of the result is replaced in update mode, empty if there are none.
+    ``open_log`` opens an entry log in the folder at a path.
+    """
+
+    query_id: str
+    query_name: str | None
+    mode: OutputMode
+    schema: pl.Schema
+    keys: tuple[str, ...]
+    clock: Clock
+    open_log: Callable[[str, int], EntryLog]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkBatch:
+    """One batch for a sink: the same id always carries the same rows (float sums: up to their last bits).
+
+    ``info`` says where the rows came from (offset ranges, watermark), for sinks that can keep it beside the rows.
+    """
+
+    batch_id: int
+    rows: pl.DataFrame
+    info: Mapping[str, str]
+
+
+class Sink(Protocol):
+    """Describes where rows go. Making it has no effect outside."""
+
+    @property
+    def description(self) -> str:
+        """One line for progress and ``explain``, such as ``DeltaSink[lake/revenue]``."""
+        ...
+
+    @property
+    def delivery(self) -> Delivery:
+        """Return what happens when a batch comes twice."""
+        ...
+
+    @property
+    def durable(self) -> bool:
+        """Return True if its rows outlive the process, so that a checkpoint is compulsory."""
+        ...
+
+    def check(self, mode: OutputMode, schema: pl.Schema, keys: tuple[str, ...]) -> None:
+        """Raise PlanError, naming mode or column and the way out, unless this sink can take such rows.
+
+        Touches nothing outside. Called when a query is defined.
+        """
+        ...
+
+    def open(self, context: SinkContext) -> SinkWriter:
+        """Return a writer for one run.
+
+        Raises SinkError or PlanError if the outside does not fit (another schema, no access), before any batch is decided.
+        """
+        ...
+
+
+class SinkWriter(Protocol):
+    """Takes batches in the order of their ids; after a crash the last one may come again with the same id."""
+
+    def write(self, batch: SinkBatch) -> None:
+        """Make the batch visible, whole, once. An exactly-once sink that already has ``batch_id`` of this query changes nothing.
+
+        Complete mode replaces the whole result. Raises SinkError, after which nothing of the batch is visible to readers.
+        """
+        ...
+
+    def metrics(self) -> Mapping[str, str]:
+        """Return figures for the progress of the batch just written; may be empty."""
+        ...
+
+    def close(self) -> None:
+        """Finish background work and give back what was opened. Not promised after a crash."""
+        ...

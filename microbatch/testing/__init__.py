@@ -1,0 +1,1 @@
+"""Tools for testing streams: shipped to users."""
