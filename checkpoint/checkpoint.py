@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from microbatch.checkpoint.atomic import LocalFolder
@@ -10,8 +11,9 @@ from microbatch.checkpoint.commit_log import CommitLog
 from microbatch.checkpoint.layout import COMMITS, METADATA, OFFSETS, SOURCES, STATE, check_folder, files_below, local_path
 from microbatch.checkpoint.lock import CheckpointLock
 from microbatch.checkpoint.offset_log import OffsetLog
-from microbatch.checkpoint.query_metadata import create_query_id, read_facts, read_query_id
+from microbatch.checkpoint.query_metadata import create_query_id, read_facts, read_query_id, write_facts
 from microbatch.errors import CheckpointCorruptError
+from microbatch.model import Json
 
 
 class Checkpoint:
@@ -71,6 +73,14 @@ class Checkpoint:
     def source_folder(self, k: int) -> LocalFolder:
         """Return the place of source ``k``, counted from 0 in plan order."""
         return self.folder.sub(SOURCES).sub(str(k))
+
+    def facts(self) -> dict[str, Json]:
+        """Return what ``note`` wrote last, in this run or one before; empty if nothing. Raises CheckpointCorruptError."""
+        return read_facts(self.folder)
+
+    def note(self, facts: Mapping[str, Json]) -> None:
+        """Replace the facts kept beside Spark's files (fingerprints, pins, engine version). Durable on return."""
+        write_facts(self.folder, facts)
 
     @property
     def state_folder(self) -> LocalFolder:

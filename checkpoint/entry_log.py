@@ -93,8 +93,9 @@ class CompactibleLog:
         """Return the lines added with exactly this id, or None if there is no such entry.
 
         Cheap for plain entries and for the compact entry this object added; for another compact entry it reads that one and the
-        files since the compact entry before. Works at least for the newest ``every`` and two entries; raises
-        CheckpointCorruptError for one whose own lines are no longer known.
+        files since the compact entry before. Works for the newest ``2 * every`` entries (but not for a compact entry that began the
+        log, has another after it, and is not entry 0) and for some older ones; raises CheckpointCorruptError where the lines of one
+        entry are no longer known.
         """
         if self._compacted is not None and self._compacted[0] == entry_id:
             return list(self._compacted[1])
@@ -141,9 +142,9 @@ class CompactibleLog:
 
     def _added_by(self, compact_id: int, entries: _Entries) -> list[str]:
         """Return the lines a compact entry added: those it has beyond everything added before it."""
-        # Without anything before it, only the newest one surely is the log's first entry: before others the files were removed.
-        before = entries.compact_before(compact_id)
-        if before is None and not entries.plain_between(None, compact_id) and compact_id != entries.compact[-1]:
+        # With nothing before it, it is the log's first entry or the oldest one kept; only of these two it is sure.
+        alone = not entries.plain_between(None, compact_id) and entries.compact_before(compact_id) is None
+        if alone and compact_id not in {0, entries.compact[-1]}:
             raise self._forgotten(compact_id, entries)
         n_before = sum(body.count(b"\n") for body in self._bodies(entries, compact_id))
         name = f"{compact_id}{_COMPACT}"
@@ -159,7 +160,9 @@ class CompactibleLog:
 
         In this order whatever a crash leaves has a gap above it, so it is never taken for the beginning of the log.
         """
-        oldest_kept = entries.compact[-1 - _COMPACTS_KEPT_BEFORE_NEWEST :][0]
+        if len(entries.compact) <= _COMPACTS_KEPT_BEFORE_NEWEST:
+            return
+        oldest_kept = entries.compact[-1 - _COMPACTS_KEPT_BEFORE_NEWEST]
         old = [(entry_id, str(entry_id)) for entry_id in entries.plain] + [
             (entry_id, f"{entry_id}{_COMPACT}") for entry_id in entries.compact
         ]
@@ -185,8 +188,9 @@ class CompactibleLog:
 
     def _forgotten(self, entry_id: int, entries: _Entries) -> CheckpointCorruptError:
         msg = (
-            f"the log {self._folder.path} keeps {entries.oldest} to {entries.newest} one by one, and {entry_id} not any more, "
-            "so its lines are only known together with others'; restore the folder from a copy of that time; nothing was changed"
+            f"the log {self._folder.path} no longer knows which lines entry {entry_id} added: "
+            f"it has files {entries.oldest} to {entries.newest}, "
+            "older ones were merged and removed; restore the folder from a copy of that time; nothing was changed"
         )
         return CheckpointCorruptError(msg)
 

@@ -99,7 +99,7 @@ def decoded(data: bytes, where: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise damaged(where, f"bytes that are no text ({error.reason} at byte {error.start})", "UTF-8") from error
+        raise damaged(where, f"bytes that are no text ({error.reason})", "UTF-8") from error
 
 
 def remove_entry(folder: Folder, name: str) -> None:
