@@ -19,15 +19,22 @@ FAULT_POINTS = (
     "batch_committed",  # commit log entry N is durable
 )
 
-_ARMED = os.environ.get("MICROBATCH_FAULT")
+_armed = os.environ.get("MICROBATCH_FAULT")
 _passed: dict[str, int] = {}
+
+
+def arm(point: str | None) -> None:
+    """Choose the pass at which this process dies, as ``MICROBATCH_FAULT`` does at its start; None: it lives."""
+    global _armed  # noqa: PLW0603 - one process, one death
+    _armed = point
+    _passed.clear()
 
 
 def fault_point(name: str) -> None:
     """Do nothing, or kill the process if this pass of ``name`` is the one asked for."""
-    if _ARMED is None:
+    if _armed is None:
         return
-    wanted, _, nth = _ARMED.partition(":")
+    wanted, _, nth = _armed.partition(":")
     if wanted != name:
         return
     _passed[name] = _passed.get(name, 0) + 1

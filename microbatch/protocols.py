@@ -86,6 +86,63 @@ class EntryLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableSpec:
+    """What a table of the state store holds.
+
+    ``schema`` is that of the keys and then the values; ``time_key`` the key column (Datetime or Int64 microseconds) by which rows are evicted, None if they
+    never are. ``reduce`` None: one row per key, the newest counts. Otherwise the table is a log that may hold several rows per key, older
+    ones first, and ``reduce`` makes fewer of them with the same meaning.
+    """
+
+    keys: tuple[str, ...]
+    time_key: str | None
+    schema: pl.Schema
+    reduce: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+
+
+class StateTable(Protocol):
+    """A versioned table, spoken to in frames; what a batch changes counts when the engine commits the batch."""
+
+    def prepare(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows (unique keys) in the table's own order, ready for ``lookup`` and ``upsert``."""
+        ...
+
+    def lookup(self, prepared: pl.DataFrame) -> pl.DataFrame:
+        """Return the value columns found for the prepared rows' keys, aligned with them; all null where a key is not there."""
+        ...
+
+    def upsert(self, prepared: pl.DataFrame) -> None:
+        """Put prepared rows (in the order ``prepare`` gave, values as they shall be) in the place of those with the same keys."""
+        ...
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Add rows to a log."""
+        ...
+
+    def evict(self, mark_us: int) -> pl.DataFrame:
+        """Remove the rows with time at or before ``mark_us``, and return them: one per key, or all of a log, older first."""
+        ...
+
+    def evict_count(self, mark_us: int) -> int:
+        """Remove them and return how many keys that were."""
+        ...
+
+    def scan(self) -> pl.DataFrame:
+        """Return all rows: O(state)."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Keys of a table, rows of a log."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held, mapped files included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceContext:
     """What a run lends to a source.
 

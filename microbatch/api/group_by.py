@@ -1,0 +1,85 @@
+"""group_by on a stream: keys and windows become columns, aggregates stay ordinary Polars expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from microbatch.errors import PlanError
+from microbatch.plan.nodes import Aggregate, AssignWindow, Node, RowWise
+from microbatch.plan.rowwise import check_row_wise
+from microbatch.plan.schema import schema_of
+from microbatch.plan.window import END, START, Window
+
+if TYPE_CHECKING:
+    from microbatch.api.stream_frame import StreamFrame
+
+
+class StreamGroupBy:
+    """Groups of a stream; ``agg`` makes rows of them."""
+
+    def __init__(self, node: Node, keys: Sequence[str | pl.Expr | Window], named_keys: Mapping[str, pl.Expr]) -> None:
+        flat = [k for key in keys for k in (key if isinstance(key, (list, tuple)) else [key])]
+        self._input = node
+        self._renamed: dict[str, str] = {}
+        names = [name for key in flat for name in self._add_key(key)]
+        names += [name for alias, key in named_keys.items() for name in self._add_key(key.alias(alias))]
+        if len(set(names)) < len(names):
+            msg = f"group_by names a key twice: {names}"
+            raise PlanError(msg)
+        self._keys = tuple(names)
+
+    def _add_key(self, key: str | pl.Expr | Window) -> list[str]:
+        """Make the key a column of the input and return its name."""
+        if isinstance(key, Window):
+            self._input = AssignWindow(input=self._input, window=key, names=(START, END))
+            return [START, END]
+        expression = pl.col(key) if isinstance(key, str) else key
+        check_row_wise([expression], verb="group_by")
+        names = _output_names(expression, self._input)
+        if expression.meta.is_column_selection():
+            return names
+        return [self._add_expression(expression, names[0])]
+
+    def _add_expression(self, expression: pl.Expr, name: str) -> str:
+        # Under another name if a column of that name stands there, for the aggregates mean that column.
+        inner = f"__key_{name}" if name in schema_of(self._input) else name
+        if inner != name:
+            self._renamed[inner] = name
+        self._input = RowWise(input=self._input, verb="with_columns", args=(expression.alias(inner),))
+        return inner
+
+    def agg(self, *aggs: pl.Expr | Iterable[pl.Expr], name: str | None = None, **named_aggs: pl.Expr) -> StreamFrame:
+        """Return one row per group: its keys, then the aggregates; without aggregates, the distinct keys.
+
+        Integer sums are Int64, and past 64 bits an error. Exact quantiles, medians, ``n_unique`` and ``implode`` keep every (distinct) value of a group
+        in the state. ``name`` identifies the state in the checkpoint.
+
+        Raises
+        ------
+        PlanError
+            An expression that cannot be kept up to date batch by batch; the message names it and what to write instead.
+        """
+        from microbatch.api.stream_frame import StreamFrame
+
+        flat = [a for item in aggs for a in (item if isinstance(item, (list, tuple)) else [item])]
+        exprs = (*flat, *(expr.alias(alias) for alias, expr in named_aggs.items()))
+        node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name)
+        if self._renamed:
+            schema_of(node)
+            node = RowWise(input=node, verb="rename", args=(dict(self._renamed),))
+        return StreamFrame(node)
+
+    def len(self, name: str = "len") -> StreamFrame:
+        """Return the number of rows of each group, UInt32, in a column of that name."""
+        return self.agg(pl.len().alias(name))
+
+
+def _output_names(expression: pl.Expr, node: Node) -> list[str]:
+    try:
+        return pl.LazyFrame(schema=schema_of(node)).select(expression).collect_schema().names()
+    except pl.exceptions.PolarsError as cause:
+        msg = f"group_by: {str(cause).splitlines()[0]}; the stream has {dict(schema_of(node))}"
+        raise PlanError(msg) from cause

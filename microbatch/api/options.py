@@ -1,0 +1,95 @@
+"""Settings every query has, whatever its sink."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, TypedDict
+
+from microbatch.clock import SystemClock
+from microbatch.errors import PlanError
+from microbatch.model import OutputMode
+from microbatch.protocols import Clock
+
+
+class QueryOptions(TypedDict, total=False):
+    """Options of every ``sink_*``.
+
+    mode
+        ``"append"`` (default): a row once, when it is final. ``"update"``: the rows that changed in a batch. ``"complete"``: the whole result.
+    checkpoint
+        Folder of the query's logs and state; compulsory for sinks whose rows outlive the process. One query a folder.
+    name
+        For progress, logs and messages.
+    watermark_policy
+        With several watermarks: ``"min"`` (default) waits for the slowest, ``"max"`` follows the fastest. Fixed at the first batch.
+    no_data_batches
+        True (default): when the watermark moved, a batch without data closes what it passed; False: that waits for the next data.
+    retain_batches
+        How many batches of logs and state are kept, 1 or more; 100 by default.
+    clock
+        Where time comes from; for tests.
+    """
+
+    mode: str
+    checkpoint: str | PathLike[str] | None
+    name: str | None
+    watermark_policy: str
+    no_data_batches: bool
+    retain_batches: int
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``QueryOptions``, checked and completed."""
+
+    mode: OutputMode
+    checkpoint: str | None
+    name: str | None
+    watermark_policy: str
+    no_data_batches: bool
+    retain_batches: int
+    clock: Clock
+
+
+def settings_of(options: QueryOptions) -> Settings:
+    """Return the settings of a query; PlanError for an unknown option or value, naming what is allowed."""
+    given: Mapping[str, Any] = options
+    for option in given:
+        if option not in QueryOptions.__annotations__:
+            raise unknown("option", option, QueryOptions.__annotations__)
+    retain = given.get("retain_batches", 100)
+    if not isinstance(retain, int) or isinstance(retain, bool) or retain < 1:
+        msg = f"retain_batches={retain!r} must be a whole number, 1 or more: recovery needs the last batch"
+        raise PlanError(msg)
+    checkpoint = given.get("checkpoint")
+    return Settings(
+        mode=OutputMode(_one_of("mode", given.get("mode", "append"), [m.value for m in OutputMode])),
+        checkpoint=None if checkpoint is None else os.fspath(checkpoint),
+        name=given.get("name"),
+        watermark_policy=_one_of("watermark_policy", given.get("watermark_policy", "min"), ["min", "max"]),
+        no_data_batches=bool(given.get("no_data_batches", True)),
+        retain_batches=retain,
+        clock=given.get("clock") or SystemClock(),
+    )
+
+
+def _one_of(option: str, value: Any, allowed: list[str]) -> str:
+    if value not in allowed:
+        msg = f"{option}={value!r} is not known{_close(str(value), allowed)}; it can be {', '.join(map(repr, allowed))}"
+        raise PlanError(msg)
+    return str(value)
+
+
+def unknown(what: str, name: str, known: Mapping[str, object]) -> PlanError:
+    """Return the error for a name that is not known, with the one that was probably meant."""
+    return PlanError(f"unknown {what} {name!r}{_close(name, list(known))}; known are {', '.join(known)}")
+
+
+def _close(name: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

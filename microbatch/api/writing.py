@@ -1,0 +1,55 @@
+"""From a frame and a sink to a query: splits the options, checks the plan and the sink, starts nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+from microbatch.api.options import QueryOptions, settings_of, unknown
+from microbatch.api.query import Query
+from microbatch.engine.spec import QuerySpec
+from microbatch.errors import PlanError
+from microbatch.plan.checks import check_streamable
+from microbatch.plan.nodes import Node
+from microbatch.plan.schema import row_keys, schema_of
+from microbatch.protocols import Sink
+from microbatch.registry import connector
+
+
+def to_sink(sink: str | Sink, node: Node, args: tuple[object, ...], options: Mapping[str, Any]) -> Query:
+    """Return the query; PlanError, before anything is touched, if plan, mode, options and sink do not fit each other."""
+    of_query = {k: v for k, v in options.items() if k in QueryOptions.__annotations__}
+    of_sink = {k: v for k, v in options.items() if k not in QueryOptions.__annotations__}
+    settings = settings_of(cast("QueryOptions", of_query))
+    made = _make(sink, args, of_sink)
+    check_streamable(node, settings.mode)
+    made.check(settings.mode, schema_of(node), row_keys(node))
+    if made.durable and settings.checkpoint is None:
+        msg = (
+            f"{made.description} keeps its rows for good, so the query needs checkpoint=<folder> to know after a restart which rows are in it; "
+            f"one folder a query"
+        )
+        raise PlanError(msg)
+    return Query(
+        QuerySpec(
+            node=node,
+            sink=made,
+            mode=settings.mode,
+            checkpoint=settings.checkpoint,
+            name=settings.name,
+            watermark_policy=settings.watermark_policy,
+            no_data_batches=settings.no_data_batches,
+            retain_batches=settings.retain_batches,
+            clock=settings.clock,
+        )
+    )
+
+
+def _make(sink: str | Sink, args: tuple[object, ...], options: Mapping[str, Any]) -> Sink:
+    kind = connector(sink) if isinstance(sink, str) else None
+    known = {**QueryOptions.__annotations__, **(inspect.signature(kind).parameters if kind else {})}
+    for option in options:
+        if option not in known or kind is None:
+            raise unknown("option", option, dict.fromkeys(known))
+    return cast("Sink", kind(*args, **options)) if kind else cast("Sink", sink)

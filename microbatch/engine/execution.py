@@ -1,0 +1,239 @@
+"""One run of a query, batch by batch: the numbered steps of a micro-batch (Spark: MicroBatchExecution).
+
+ 1. choose the end of each source
+ 2. fix the marks and the batch time
+ 3. decide: is there anything to do?
+ 4. log the decision                                     -> offsets/N         fault point ``offsets_logged``
+ 5. tell the sources that batch N-1 is over; purge old entries
+ 6. read and evaluate                                                         ``rows_read``
+ 7. write the state of version N+1, on a thread          -> state/N-*.delta   ``state_written``
+ 8. hand the rows to the sink                                                 ``sink_written``
+ 9. move the watermark
+10. log that the batch is done                           -> commits/N         ``batch_committed``
+
+A crash anywhere leads to step 5 of the same batch with the logged decision (see ``recovery``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import polars as pl
+
+from microbatch.clock import new_uuid
+from microbatch.engine.opened import Opened
+from microbatch.engine.progress import BatchFigures, Phases, Progress, SourceProgress, to_progress
+from microbatch.engine.watermark import WatermarkTracker
+from microbatch.errors import CheckpointInUseError
+from microbatch.faults import fault_point
+from microbatch.model import BatchCommit, BatchPlan, Marks, Offset
+from microbatch.operators.base import Batch
+from microbatch.plan.schema import schema_of
+from microbatch.protocols import SinkBatch, Source
+
+_log = logging.getLogger("microbatch.engine")
+
+# Below this many rows Polars' in-memory engine starts faster than the streaming one; above, the streaming one reads in less memory.
+_STREAMING_ROWS = 200_000
+
+
+class Execution:
+    """Runs batches of one opened query; used by one thread."""
+
+    def __init__(self, opened: Opened, run_id: str) -> None:
+        self._opened = opened
+        self.run_id = run_id
+        position = opened.position
+        self._rerun = position.rerun
+        self.next_batch_id = position.next_batch_id
+        self._start = position.start
+        self._previous_mark_us = position.previous_mark_us
+        self.tracker = WatermarkTracker(
+            opened.conf["spark.sql.streaming.multipleWatermarkPolicy"],
+            [w.operator_id for w in opened.plan.watermarks],
+            position.operator_watermarks_us,
+            position.watermark_us,
+        )
+        self._ran_a_batch = False
+        self._last_started_us: int | None = None
+        self._last_rows: dict[int, int] = {}
+        self.current: BatchPlan | None = None
+
+    def run_next(self, *, limited: bool = True, may_be_empty: bool = True) -> Progress | None:
+        """Run one batch and return its figures, or return None if there was nothing to do.
+
+        ``limited`` False leaves the sources' read limits aside; ``may_be_empty`` False makes no batch without data.
+        """
+        phases = Phases()
+        started_us = self._opened.spec.clock.now_us()
+        rerun, self._rerun = self._rerun, None
+        plan = rerun or self._decide(phases, started_us, limited=limited, may_be_empty=may_be_empty)
+        if plan is None:
+            return None
+        fault_point("batch_decided")
+        self.current = plan
+        if rerun is None:
+            with phases.phase("walCommit"):
+                self._log_decision(plan)
+        fault_point("offsets_logged")
+        self._forget_before(plan)
+        progress = self._run(plan, phases, started_us)
+        self.current = None
+        return progress
+
+    def freeze(self) -> None:
+        """Fix the end of every source at what is there now."""
+        for reader in self._opened.readers:
+            reader.freeze()
+
+    def _decide(self, phases: Phases, now_us: int, *, limited: bool, may_be_empty: bool) -> BatchPlan | None:
+        with phases.phase("latestOffset"):  # 1
+            ends = tuple(
+                reader.latest_offset(start, limited=limited) for reader, start in zip(self._opened.readers, self._start, strict=True)
+            )
+        if ends == self._start and not (may_be_empty and self._wants_batch_without_data()):  # 3
+            return None
+        marks = Marks(late_us=self._previous_mark_us, eviction_us=self.tracker.global_us)  # 2
+        return BatchPlan(batch_id=self.next_batch_id, offsets=ends, marks=marks, batch_time_us=now_us, conf=self._opened.conf)
+
+    def _wants_batch_without_data(self) -> bool:
+        if not (self._opened.spec.no_data_batches and self._ran_a_batch):
+            return False
+        return any(o.wants_batch(self._previous_mark_us, self.tracker.global_us) for o in self._opened.plan.stateful)
+
+    def _log_decision(self, plan: BatchPlan) -> None:
+        if not self._opened.checkpoint.offsets.add(plan):  # 4
+            msg = (
+                f"checkpoint {self._opened.checkpoint.folder.path}: another run has logged batch {plan.batch_id} meanwhile; "
+                f"this run stops, nothing of its batch was written. Make sure that one query at a time uses a checkpoint"
+            )
+            raise CheckpointInUseError(msg)
+
+    def _forget_before(self, plan: BatchPlan) -> None:
+        for reader, end in zip(self._opened.readers, self._start, strict=True):  # 5
+            if end is not None:
+                reader.commit(end)
+        self._opened.checkpoint.purge_below(plan.batch_id - self._opened.spec.retain_batches)
+
+    def _run(self, plan: BatchPlan, phases: Phases, started_us: int) -> Progress:
+        opened = self._opened
+        counted: dict[int, int] = {}
+        with phases.phase("addBatch"):
+            rows = self._evaluate(plan, phases, counted)  # 6
+            fault_point("rows_read")
+            pending = opened.store.commit(plan.batch_id + 1, new_uuid()[:8]) if opened.store else None  # 7
+            opened.writer.write(SinkBatch(batch_id=plan.batch_id, rows=rows, info=self._info(plan)))  # 8
+            fault_point("sink_written")
+            state = pending.result() if pending else None
+        self.tracker.advance(opened.plan.watermarks)  # 9
+        with phases.phase("commitOffsets"):
+            self._commit(plan, state)  # 10
+        fault_point("batch_committed")
+        progress = self._figures(plan, phases, started_us, counted, rows.height)
+        self._move_on(plan, started_us, counted)
+        return progress
+
+    def _evaluate(self, plan: BatchPlan, phases: Phases, counted: dict[int, int]) -> pl.DataFrame:
+        opened = self._opened
+        ranges = dict(zip(map(id, opened.sources), zip(self._start, plan.offsets, opened.readers, strict=True), strict=True))
+        expected = 0
+
+        def rows_of(source: Source) -> pl.LazyFrame:
+            nonlocal expected
+            start, end, reader = ranges[id(source)]
+            if start == end:
+                counted.setdefault(id(source), 0)
+                return pl.LazyFrame(schema=source.schema())
+            with phases.phase("getBatch"):
+                rows = reader.read(start, end)
+                known = reader.row_count(start, end)
+            if known is None:
+                batch.observe(rows.select(pl.len()), lambda figures: _add(counted, source, int(figures.item())))
+            else:
+                _add(counted, source, known)
+            expected += known if known is not None else self._last_rows.get(id(source), 0)
+            batch.engine = "streaming" if expected > _STREAMING_ROWS else "in-memory"
+            return rows
+
+        batch = Batch(rows_of=rows_of, marks=plan.marks, mode=opened.spec.mode)
+        with phases.phase("queryPlanning"):
+            root = opened.plan.root
+        rows = batch.collect(root.run(batch))
+        return rows.cast(schema_of(opened.spec.node)) if rows.schema != schema_of(opened.spec.node) else rows  # type: ignore[arg-type]
+
+    def _info(self, plan: BatchPlan) -> Mapping[str, str]:
+        ranges = zip(self._opened.sources, self._start, plan.offsets, strict=True)
+        return {f"source.{k}": f"{source.description}: {start} to {end}" for k, (source, start, end) in enumerate(ranges)} | {
+            "watermark_us": str(plan.marks.eviction_us)
+        }
+
+    def _commit(self, plan: BatchPlan, state: str | None) -> None:
+        commit = BatchCommit(
+            batch_id=plan.batch_id,
+            next_watermark_us=self.tracker.global_us,
+            operator_watermarks_us=self.tracker.known_us(),
+            state=state,
+        )
+        if not self._opened.checkpoint.commits.add(commit):
+            msg = f"checkpoint {self._opened.checkpoint.folder.path}: another run has committed batch {plan.batch_id} meanwhile; stop one of them"
+            raise CheckpointInUseError(msg)
+
+    def _move_on(self, plan: BatchPlan, started_us: int, counted: dict[int, int]) -> None:
+        self._start = plan.offsets
+        self._previous_mark_us = plan.marks.eviction_us
+        self.next_batch_id = plan.batch_id + 1
+        self._ran_a_batch = True
+        self._last_started_us = started_us
+        self._last_rows.update(counted)
+
+    def _figures(self, plan: BatchPlan, phases: Phases, started_us: int, counted: Mapping[int, int], n_rows: int) -> Progress:
+        opened = self._opened
+        since = started_us - self._last_started_us if self._last_started_us is not None else None
+        return to_progress(
+            BatchFigures(
+                query_id=opened.checkpoint.query_id,
+                run_id=self.run_id,
+                name=opened.spec.name,
+                batch_id=plan.batch_id,
+                started_us=started_us,
+                since_last_us=since,
+                phases=phases,
+                sources=[self._source_figures(k, plan, counted) for k in range(len(opened.sources))],
+                event_times=[w.seen for w in opened.plan.watermarks],
+                watermark_us=plan.marks.eviction_us,
+                stateful=[o.progress() for o in opened.plan.stateful],
+                sink=opened.spec.sink.description,
+                sink_rows=n_rows,
+                sink_metrics=opened.writer.metrics(),
+            )
+        )
+
+    def _source_figures(self, k: int, plan: BatchPlan, counted: Mapping[int, int]) -> SourceProgress:
+        source, start, end = self._opened.sources[k], self._start[k], plan.offsets[k]
+        return SourceProgress(
+            description=source.description,
+            start=start,
+            end=end,
+            latest=end,
+            rows=counted.get(id(source), 0),
+            metrics=self._opened.readers[k].metrics() if start != end else {},
+        )
+
+    @property
+    def query_id(self) -> str:
+        """Identity of the query: lives as long as its checkpoint."""
+        return self._opened.checkpoint.query_id
+
+    @property
+    def offsets(self) -> tuple[Offset, ...]:
+        """The end of the last finished batch, per source."""
+        return self._start
+
+    def close(self) -> None:
+        """Close sources, sink, state and checkpoint."""
+        self._opened.close.close()
+
+
+def _add(counted: dict[int, int], source: Source, rows: int) -> None:
+    counted[id(source)] = counted.get(id(source), 0) + rows

@@ -1,0 +1,142 @@
+"""A query with everything it needs opened: checkpoint, state, sources, sink. Opening decides nothing and writes no row."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from microbatch.checkpoint.checkpoint import Checkpoint
+from microbatch.checkpoint.entry_log import CompactibleLog, open_entry_log
+from microbatch.checkpoint.query_metadata import read_facts, write_facts
+from microbatch.checkpoint.state.store import StateStore
+from microbatch.engine.recovery import Position, recover
+from microbatch.engine.spec import QuerySpec
+from microbatch.errors import CheckpointMismatchError
+from microbatch.model import Json
+from microbatch.plan.checks import stateful_nodes
+from microbatch.plan.nodes import sources_of
+from microbatch.plan.schema import row_keys, schema_of
+from microbatch.planner import PhysicalPlan, fingerprints, plan_query
+from microbatch.protocols import SinkContext, SinkWriter, Source, SourceContext, SourceReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Opened:
+    """The parts of a running query; ``close`` gives all of them back, in the reverse order of opening."""
+
+    spec: QuerySpec
+    checkpoint: Checkpoint
+    conf: Mapping[str, str]
+    position: Position
+    plan: PhysicalPlan
+    store: StateStore | None
+    sources: tuple[Source, ...]
+    readers: tuple[SourceReader, ...]
+    writer: SinkWriter
+    close: ExitStack
+
+
+def open_query(spec: QuerySpec) -> Opened:
+    """Return the query, ready for its first batch; on an error everything opened so far is closed again."""
+    with ExitStack() as closing:
+        folder = spec.checkpoint or _temporary_folder(closing)
+        checkpoint = Checkpoint.open(folder)
+        closing.callback(checkpoint.close)
+        sources = tuple(sources_of(spec.node))
+        position = recover(checkpoint, len(sources))
+        _check_same_query(checkpoint, spec)
+        store = _open_store(checkpoint, spec, position, closing)
+        plan = plan_query(spec.node, spec.mode, store.table if store else _no_table)
+        return Opened(
+            spec=spec,
+            checkpoint=checkpoint,
+            conf=_frozen_conf(checkpoint, spec),
+            position=position,
+            plan=plan,
+            store=store,
+            sources=sources,
+            readers=tuple(_open_source(k, source, checkpoint, spec, closing) for k, source in enumerate(sources)),
+            writer=_open_sink(checkpoint, spec, closing),
+            close=closing.pop_all(),
+        )
+
+
+def _temporary_folder(closing: ExitStack) -> str:
+    folder = tempfile.mkdtemp(prefix="microbatch-")
+    closing.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _no_table(operator_id: str, spec: object) -> object:
+    raise AssertionError(operator_id, spec)
+
+
+def _open_store(checkpoint: Checkpoint, spec: QuerySpec, position: Position, closing: ExitStack) -> StateStore | None:
+    if not stateful_nodes(spec.node):
+        return None
+    store = StateStore.open(
+        checkpoint.state_folder, version=position.state_version, delta_name=position.state, retain_versions=spec.retain_batches
+    )
+    closing.callback(store.close)
+    return store
+
+
+def _open_source(k: int, source: Source, checkpoint: Checkpoint, spec: QuerySpec, closing: ExitStack) -> SourceReader:
+    reader = source.open(SourceContext(folder=checkpoint.source_folder(k), clock=spec.clock, open_log=CompactibleLog))
+    closing.callback(reader.close)
+    return reader
+
+
+def _open_sink(checkpoint: Checkpoint, spec: QuerySpec, closing: ExitStack) -> SinkWriter:
+    writer = spec.sink.open(
+        SinkContext(
+            query_id=checkpoint.query_id,
+            query_name=spec.name,
+            mode=spec.mode,
+            schema=schema_of(spec.node),
+            keys=row_keys(spec.node),
+            clock=spec.clock,
+            open_log=open_entry_log,
+        )
+    )
+    closing.callback(writer.close)
+    return writer
+
+
+def _frozen_conf(checkpoint: Checkpoint, spec: QuerySpec) -> Mapping[str, str]:
+    """Return the settings logged by the first batch, if there is one: they win over today's."""
+    newest = checkpoint.offsets.latest()
+    if newest is None:
+        return spec.frozen_conf()
+    return {"spark.sql.streaming.multipleWatermarkPolicy": "min", **newest.conf}
+
+
+def _check_same_query(checkpoint: Checkpoint, spec: QuerySpec) -> None:
+    """Raise CheckpointMismatchError if a stateful operator differs from the one that wrote the state; note them the first time."""
+    now = fingerprints(spec.node, spec.mode)
+    facts = read_facts(checkpoint.folder)
+    logged = facts.get("operators")
+    if not isinstance(logged, dict):
+        write_facts(checkpoint.folder, {**facts, "operators": dict(now)})
+        return
+    lines = [*_differences(logged, now)]
+    if lines:
+        table = "\n".join(f"  {line}" for line in lines)
+        msg = (
+            f"checkpoint {checkpoint.folder.path} holds the state of another query:\n{table}\n"
+            f"restore the old query, or take a new checkpoint (and a new table, or the rows come twice)"
+        )
+        raise CheckpointMismatchError(msg)
+
+
+def _differences(logged: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
+    lines = [f"{name}: in the checkpoint, not in the query" for name in logged.keys() - now.keys()]
+    lines += [f"{name}: in the query, not in the checkpoint" for name in now.keys() - logged.keys()]
+    for name in logged.keys() & now.keys():
+        before, after = logged[name], now[name]
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += [f"{name}.{f}: was {before.get(f)}, is {after.get(f)}" for f in after if before.get(f) != after.get(f)]
+    return sorted(lines)

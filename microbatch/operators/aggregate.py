@@ -1,0 +1,141 @@
+"""Keeps one row of partial aggregates per group; what it puts out, and when it forgets a group, is the output mode's business.
+
+Per batch (Spark: StateStoreRestoreExec, StateStoreSaveExec): drop late rows, reduce the batch to one row a group, bring that together with
+the state, put out, close what the watermark has passed. Append mode never looks a group up: it appends the reduced rows to a log
+and merges them when the group closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import polars as pl
+
+from microbatch.clock import stopwatch_us
+from microbatch.model import OutputMode
+from microbatch.operators.base import Batch, OperatorProgress
+from microbatch.operators.late import drop_late
+from microbatch.plan.aggregates import SplitAggregate
+from microbatch.plan.nodes import Aggregate
+from microbatch.plan.schema import event_time_key, schema_of
+from microbatch.protocols import StateTable, TableSpec
+
+_EVERYTHING = "__all"  # the one key of an aggregation without keys
+
+
+def aggregate_table(node: Aggregate, split: SplitAggregate, mode: OutputMode) -> TableSpec:
+    """Return the table an aggregation keeps: a log in append mode, else one row per group."""
+    keys = node.keys or (_EVERYTHING,)
+    reduce = partial(merged, split, keys) if mode is OutputMode.APPEND else None
+    return TableSpec(keys=keys, time_key=event_time_key(node), schema=stored_schema(node, split), reduce=reduce)
+
+
+def stored_schema(node: Aggregate, split: SplitAggregate) -> pl.Schema:
+    """Return the columns of the table: keys as they are stored, then partial aggregates."""
+    schema = schema_of(node.input)
+    stored = {k: pl.String() if _by_value(schema[k]) else schema[k] for k in node.keys} or {_EVERYTHING: pl.Int64()}
+    return pl.Schema({**stored, **split.state_schema})
+
+
+def _by_value(dtype: pl.DataType) -> bool:
+    """Return True for types whose codes mean something in one process only: such keys are stored as their text."""
+    return isinstance(dtype, (pl.Categorical, pl.Enum))
+
+
+def merged(split: SplitAggregate, keys: Sequence[str], partials: pl.DataFrame) -> pl.DataFrame:
+    """Return one row of partial aggregates per group, from several, older ones first."""
+    if partials.is_empty():
+        return partials
+    return split.checked(split.merge(partials.lazy(), list(keys)).collect()).select(partials.columns)
+
+
+class AggregateOperator:
+    """One row per group; ``table`` holds its partial aggregates."""
+
+    def __init__(self, operator_id: str, node: Aggregate, split: SplitAggregate, mode: OutputMode, table: StateTable) -> None:
+        self.operator_id = operator_id
+        self._keys = list(node.keys)
+        self._split = split
+        self._mode = mode
+        self._table = table
+        self._time_key = event_time_key(node)
+        schema = schema_of(node.input)
+        self._stored = stored_schema(node, split)
+        self._as_stored = [pl.col(k).cast(pl.String) for k in self._keys if _by_value(schema[k])]
+        self._as_declared = [pl.col(k).cast(schema[k]) for k in self._keys if _by_value(schema[k])]
+        self._progress = OperatorProgress(
+            name="aggregate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
+        )
+        self._late_rows = 0
+
+    def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
+        """Return the groups the output mode wants from this batch, with the columns the user named."""
+        rows = inputs[0].with_columns(self._as_stored) if self._as_stored else inputs[0]
+        self._late_rows = 0
+        if self._mode is not OutputMode.COMPLETE and self._time_key is not None:
+            rows = drop_late(rows, self._time_key, batch, self._count_late)
+        reduced = self._split.checked(batch.collect(self._split.reduce(rows, self._keys)))
+        if not self._keys:
+            reduced = reduced.with_columns(pl.lit(0, pl.Int64).alias(_EVERYTHING))
+        reduced = reduced.select(list(self._stored))
+        started = stopwatch_us()
+        groups, removed, update_us = self._merge_into_state(reduced, batch)
+        self._note(reduced.height, removed, update_us, stopwatch_us() - started - update_us)
+        result = self._split.finish(groups, self._keys)
+        return (result.with_columns(self._as_declared) if self._as_declared else result).lazy()
+
+    def _merge_into_state(self, reduced: pl.DataFrame, batch: Batch) -> tuple[pl.DataFrame, int, int]:
+        """Return the groups to put out, how many left the state, and the microseconds spent before any left."""
+        started = stopwatch_us()
+        if self._mode is OutputMode.APPEND:
+            self._table.append(reduced)
+            updated_us = stopwatch_us() - started
+            closed = self._close(batch)
+            return closed, closed.height, updated_us
+        merged = self._upsert(reduced)
+        updated_us = stopwatch_us() - started
+        if self._mode is OutputMode.COMPLETE:
+            return self._table.scan(), 0, updated_us
+        return merged, self._close_silently(batch), updated_us
+
+    def _upsert(self, reduced: pl.DataFrame) -> pl.DataFrame:
+        prepared = self._table.prepare(reduced)
+        older = self._table.lookup(prepared).rename(lambda name: f"{name}__old")
+        merged = self._split.checked(self._split.combine(prepared.hstack(older)))
+        self._table.upsert(merged)
+        return merged
+
+    def _close(self, batch: Batch) -> pl.DataFrame:
+        """Return the groups the watermark has passed, merged, and forget them."""
+        mark = batch.marks.eviction_us
+        if mark is None:
+            return pl.DataFrame(schema=self._stored)
+        return merged(self._split, self._keys, self._table.evict(mark))
+
+    def _close_silently(self, batch: Batch) -> int:
+        mark = batch.marks.eviction_us
+        return self._table.evict_count(mark) if mark is not None and self._time_key is not None else 0
+
+    def _count_late(self, n_rows: int) -> None:
+        self._late_rows = n_rows
+
+    def _note(self, updated: int, removed: int, update_us: int, removal_us: int) -> None:
+        self._progress = OperatorProgress(
+            name=f"aggregate {self.operator_id}",
+            rows_total=self._table.rows,
+            rows_updated=updated,
+            rows_removed=removed,
+            rows_late=self._late_rows,
+            memory_bytes=self._table.bytes,
+            update_ms=update_us // 1_000,
+            removal_ms=removal_us // 1_000,
+        )
+
+    def wants_batch(self, before_us: int | None, after_us: int | None) -> bool:
+        """Return True if the watermark moved on, in append and update mode (Spark: shouldRunAnotherBatch)."""
+        return self._mode is not OutputMode.COMPLETE and after_us is not None and (before_us is None or after_us > before_us)
+
+    def progress(self) -> OperatorProgress:
+        """Return what the last batch did."""
+        return self._progress

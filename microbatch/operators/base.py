@@ -1,0 +1,80 @@
+"""What an operator is, and what a batch lends to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import polars as pl
+
+from microbatch.model import Marks, OutputMode
+from microbatch.protocols import Source
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """One evaluation of the plan: the rows of each source, the marks, and figures that ride along in the same pass over the rows.
+
+    An operator that only needs a figure (a maximum, a count) hands a tiny query to ``observe``; it is run by the next ``collect``,
+    where Polars shares the common part, so that rows are read once.
+    """
+
+    rows_of: Callable[[Source], pl.LazyFrame]
+    marks: Marks
+    mode: OutputMode
+    engine: str = "auto"
+    _waiting: list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]] = field(
+        default_factory=list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]]
+    )
+
+    def observe(self, figures: pl.LazyFrame, take: Callable[[pl.DataFrame], None]) -> None:
+        """Run ``figures`` together with the next ``collect`` and hand its frame to ``take``."""
+        self._waiting.append((figures, take))
+
+    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Return the rows, and run all that was observed, in one pass."""
+        waiting, self._waiting = self._waiting, []
+        result, *figures = pl.collect_all([rows, *(lazy for lazy, _ in waiting)], engine=self.engine)  # type: ignore[arg-type]  # pyright: ignore
+        for (_, take), frame in zip(waiting, figures, strict=True):
+            take(frame)
+        return result
+
+
+class Operator(Protocol):
+    """One node of the plan as it runs on a batch."""
+
+    def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
+        """Return the rows this node puts out for the batch; called once a batch, inputs first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorProgress:
+    """What a stateful operator did in one batch; counts of rows."""
+
+    name: str
+    rows_total: int
+    rows_updated: int
+    rows_removed: int
+    rows_late: int
+    memory_bytes: int
+    update_ms: int
+    removal_ms: int
+
+
+class StatefulOperator(Operator, Protocol):
+    """An operator that keeps state between batches."""
+
+    @property
+    def operator_id(self) -> str:
+        """Its name in the checkpoint; the same at every restart."""
+        ...
+
+    def wants_batch(self, before_us: int | None, after_us: int | None) -> bool:
+        """Return True if a batch without data would do something, now that the watermark moved from ``before_us`` to ``after_us``."""
+        ...
+
+    def progress(self) -> OperatorProgress:
+        """Return what the last batch did."""
+        ...

@@ -1,0 +1,55 @@
+"""The plan as text, the sink's side on top, as Polars prints one."""
+
+from __future__ import annotations
+
+from microbatch.plan.nodes import (
+    Aggregate,
+    AssignWindow,
+    JoinStatic,
+    MapBatches,
+    Node,
+    RowWise,
+    Scan,
+    Static,
+    Union,
+    WithWatermark,
+    inputs_of,
+)
+from microbatch.plan.schema import event_time_key, schema_of
+
+
+def explain(node: Node, depth: int = 0) -> str:
+    """Return one line per node, indented below the node that reads it."""
+    lines = ["  " * depth + _line(node)]
+    lines += [explain(child, depth + 1) for child in inputs_of(node)]
+    return "\n".join(lines)
+
+
+def _line(node: Node) -> str:
+    match node:
+        case Scan():
+            return f"SCAN {node.source.description} -> {_columns(node)}"
+        case Static():
+            return f"STATIC -> {_columns(node)}"
+        case RowWise():
+            shown = [str(a) for a in node.args] + [f"{k}={v}" for k, v in node.options.items()]
+            return f"{node.verb.upper()} {', '.join(shown)}"
+        case MapBatches():
+            return f"MAP_BATCHES {node.name} (row-wise by declaration) -> {_columns(node)}"
+        case WithWatermark():
+            return f"WATERMARK {node.column}, {node.delay_us / 1e6:g} s late at most"
+        case AssignWindow():
+            w = node.window
+            return f"WINDOW {node.names[0]}, {node.names[1]} over {w.time}: {w.size_us / 1e6:g} s every {w.slide_us / 1e6:g} s"
+        case Union():
+            return "UNION"
+        case JoinStatic():
+            return f"JOIN {node.options.get('how', 'inner')} with a bounded side"
+        case Aggregate():
+            time = event_time_key(node)
+            closes = f"closed when the watermark reaches {time}" if time else "never closed: state grows with the keys"
+            return f"AGGREGATE by {list(node.keys)}, {closes} -> {_columns(node)}"
+
+
+def _columns(node: Node) -> str:
+    return ", ".join(f"{name}: {dtype}" for name, dtype in schema_of(node).items())

@@ -1,0 +1,121 @@
+"""What the user asked, as immutable nodes. They hold expressions, so they compare by identity; compare plans by ``fingerprint``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import polars as pl
+
+from microbatch.plan.window import Window
+from microbatch.protocols import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Scan:
+    """Rows that arrive from a source."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Static:
+    """Rows that are there: a bounded frame."""
+
+    frame: pl.LazyFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class RowWise:
+    """A verb of ``pl.LazyFrame`` that looks at one row at a time."""
+
+    input: Node
+    verb: str
+    args: tuple[object, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class MapBatches:
+    """A user's function over frames, declared to be row-wise; ``name`` identifies it across restarts."""
+
+    input: Node
+    function: Callable[[pl.DataFrame], pl.DataFrame]
+    schema: pl.Schema
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class WithWatermark:
+    """Declares the event time and how late a row may come and still count."""
+
+    input: Node
+    column: str
+    delay_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class AssignWindow:
+    """Each row once per window it is in, with the window's bounds in the two columns of ``names``."""
+
+    input: Node
+    window: Window
+    names: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Union:
+    """The rows of all inputs, which have the same columns."""
+
+    inputs: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class JoinStatic:
+    """A join of which one side is bounded; ``options`` are those of ``pl.LazyFrame.join``."""
+
+    left: Node
+    right: Node
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Aggregate:
+    """One row per distinct value of the key columns; ``aggs`` are ordinary Polars aggregations. ``name`` is the user's, or None."""
+
+    input: Node
+    keys: tuple[str, ...]
+    aggs: tuple[pl.Expr, ...]
+    name: str | None
+
+
+Node: TypeAlias = Scan | Static | RowWise | MapBatches | WithWatermark | AssignWindow | Union | JoinStatic | Aggregate
+
+
+def inputs_of(node: Node) -> tuple[Node, ...]:
+    """Return the nodes a node reads, in order."""
+    match node:
+        case Scan() | Static():
+            return ()
+        case Union():
+            return node.inputs
+        case JoinStatic():
+            return (node.left, node.right)
+        case _:
+            return (node.input,)
+
+
+def walk(node: Node) -> list[Node]:
+    """Return all nodes below and including ``node``, inputs first; a node used twice stands in the list twice."""
+    return [below for child in inputs_of(node) for below in walk(child)] + [node]
+
+
+def sources_of(node: Node) -> list[Source]:
+    """Return each distinct source once, in plan order: the order of the offset log's lines."""
+    return list({id(n.source): n.source for n in walk(node) if isinstance(n, Scan)}.values())
+
+
+def is_streaming(node: Node) -> bool:
+    """Return True if rows keep arriving."""
+    return any(isinstance(n, Scan) for n in walk(node))

@@ -1,0 +1,62 @@
+"""One node as a step of a lazy Polars query: the same for a batch of a stream, for bounded input, and for schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import polars as pl
+
+from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.nodes import (
+    Aggregate,
+    AssignWindow,
+    JoinStatic,
+    MapBatches,
+    Node,
+    RowWise,
+    Scan,
+    Static,
+    Union,
+    WithWatermark,
+    inputs_of,
+)
+from microbatch.plan.window import assign_window, check_window
+
+SchemaOf = Callable[[Node], pl.Schema]
+
+
+def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) -> pl.LazyFrame:
+    """Return ``node`` applied to its inputs, lazily; an Aggregate sees the input as all there will ever be."""
+    match node:
+        case Scan():
+            return node.source.read_all()
+        case Static():
+            return node.frame
+        case RowWise():
+            return cast("pl.LazyFrame", getattr(inputs[0], node.verb)(*node.args, **node.options))
+        case MapBatches():
+            # The function may look at any column, so nothing is pushed below it and its rows are checked against its word.
+            return inputs[0].map_batches(
+                node.function,
+                predicate_pushdown=False,
+                projection_pushdown=False,
+                slice_pushdown=False,
+                validate_output_schema=True,
+                schema=node.schema,
+            )
+        case WithWatermark():
+            return inputs[0]
+        case AssignWindow():
+            return assign_window(inputs[0], node.window, node.names, check_window(node.window, schema_of(node.input)))
+        case Union():
+            return pl.concat(inputs, how="vertical")
+        case JoinStatic():
+            return inputs[0].join(inputs[1], **cast("dict[str, Any]", node.options))
+        case Aggregate():
+            return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(inputs[0], node.keys)
+
+
+def run_bounded(node: Node, schema_of: SchemaOf) -> pl.LazyFrame:
+    """Return the whole plan over all input there is now, as one plain Polars query."""
+    return run_node(node, [run_bounded(i, schema_of) for i in inputs_of(node)], schema_of)

@@ -1,0 +1,156 @@
+"""The columns of a node, the columns that carry event time, and the columns that identify a row: derived, never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import polars as pl
+
+from microbatch.errors import PlanError
+from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.nodes import (
+    Aggregate,
+    AssignWindow,
+    JoinStatic,
+    MapBatches,
+    Node,
+    RowWise,
+    Scan,
+    Static,
+    Union,
+    WithWatermark,
+)
+from microbatch.plan.run import run_node
+from microbatch.plan.window import window_time
+
+T = TypeVar("T")
+
+
+def _once(function: Callable[[Node], T]) -> Callable[[Node], T]:
+    """Remember the answer for as long as the node lives."""
+    answers: WeakKeyDictionary[Node, T] = WeakKeyDictionary()
+
+    def answer(node: Node) -> T:
+        if node not in answers:
+            answers[node] = function(node)
+        return answers[node]
+
+    answer.__doc__ = function.__doc__
+    return answer
+
+
+@_once
+def schema_of(node: Node) -> pl.Schema:
+    """Return the columns of a node's rows; PlanError if the node does not fit its input."""
+    match node:
+        case Scan():
+            return node.source.schema()
+        case Static():
+            return node.frame.collect_schema()
+        case MapBatches():
+            return node.schema
+        case Aggregate():
+            return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).output_schema
+        case RowWise() | WithWatermark() | AssignWindow():
+            inputs = [node.input]
+        case Union():
+            inputs = list(node.inputs)
+        case JoinStatic():
+            inputs = [node.left, node.right]
+    try:
+        return run_node(node, [pl.LazyFrame(schema=schema_of(i)) for i in inputs], schema_of).collect_schema()
+    except pl.exceptions.PolarsError as cause:
+        columns = "; and ".join(str(dict(schema_of(i))) for i in inputs)
+        msg = f"{_verb(node)} does not fit its input: {str(cause).splitlines()[0]}. The stream has {columns}"
+        raise PlanError(msg) from cause
+
+
+def _verb(node: Node) -> str:
+    return node.verb if isinstance(node, RowWise) else type(node).__name__
+
+
+@_once
+def event_times(node: Node) -> dict[str, bool]:
+    """Return the columns that carry event time; True for the end of a window, False for an instant."""
+    match node:
+        case Scan() | Static() | MapBatches():
+            return {}
+        case WithWatermark():
+            return {node.column: False}
+        case AssignWindow():
+            inside = event_times(node.input)
+            carries = _source_column(node.window.time, inside) is not None
+            kept = {c: is_end for c, is_end in inside.items() if c not in node.names}
+            return kept | ({node.names[1]: True} if carries else {})
+        case Aggregate():
+            return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keys}
+        case Union():
+            every = [event_times(i) for i in node.inputs]
+            return {c: is_end for times in every for c, is_end in times.items()}
+        case JoinStatic():
+            both = {**event_times(node.left), **event_times(node.right)}
+            return {c: is_end for c, is_end in both.items() if c in schema_of(node)}
+        case RowWise():
+            return _through(node, event_times(node.input))
+
+
+@_once
+def row_keys(node: Node) -> tuple[str, ...]:
+    """Return the columns by which a later row replaces an earlier one (the grouping keys), empty if there are none."""
+    match node:
+        case Aggregate():
+            return node.keys
+        case RowWise():
+            inside = row_keys(node.input)
+            outside = _through(node, dict.fromkeys(inside, False))
+            return tuple(outside) if len(outside) == len(inside) else ()
+        case WithWatermark() | MapBatches():
+            return tuple(k for k in row_keys(node.input) if k in schema_of(node))
+        case _:
+            return ()
+
+
+def event_time_key(node: Aggregate) -> str | None:
+    """Return the key column whose passing by the watermark closes a group, None if there is none."""
+    times = event_times(node)
+    return max(times, key=lambda column: times[column], default=None)
+
+
+def _through(node: RowWise, inside: dict[str, bool]) -> dict[str, bool]:
+    """Return which columns behind a verb are untouched copies of the columns ``inside``."""
+    if node.verb == "rename":
+        names = node.args[0]
+        assert isinstance(names, dict)
+        return {str(names.get(c, c)): flag for c, flag in inside.items()}
+    if node.verb in ("select", "with_columns"):
+        outside = {} if node.verb == "select" else dict(inside)
+        for name, origin in _outputs(node, inside):
+            outside.pop(name, None)
+            if origin is not None:
+                outside[name] = inside[origin] if origin in inside else False
+        return outside
+    if node.verb in ("cast", "fill_null", "explode"):
+        before, after = schema_of(node.input), schema_of(node)
+        return {c: flag for c, flag in inside.items() if before[c] == after.get(c)}
+    return {c: flag for c, flag in inside.items() if c in schema_of(node)}
+
+
+def _outputs(node: RowWise, inside: dict[str, bool]) -> Iterable[tuple[str, str | None]]:
+    """Yield for each expression of a verb its output names and the column of ``inside`` it is a copy of."""
+    before = pl.LazyFrame(schema=schema_of(node.input))
+    expressions = [e for e in node.args if isinstance(e, pl.Expr)]
+    for expression in expressions:
+        for name in before.select(expression).collect_schema().names():
+            origin = name if expression.meta.is_column_selection() else _source_column(expression, inside)
+            yield name, origin if origin in inside else None
+
+
+def _source_column(expression: pl.Expr, inside: dict[str, bool]) -> str | None:
+    """Return the column of ``inside`` that an expression copies: itself, an alias, or the window time of a window's end."""
+    bare = expression.meta.undo_aliases()
+    for column, is_end in inside.items():
+        if bare.meta.eq(pl.col(column)) or (is_end and bare.meta.eq(window_time(column))):
+            return column
+    return None

@@ -1,0 +1,113 @@
+"""From plan nodes to operators: gives each stateful operator and each watermark the name it has in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from microbatch.model import Json, OutputMode
+from microbatch.operators.aggregate import AggregateOperator, aggregate_table
+from microbatch.operators.base import Batch, Operator, StatefulOperator
+from microbatch.operators.stateless import ReadSource, Stateless
+from microbatch.operators.watermark import ObserveEventTime
+from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.checks import stateful_nodes
+from microbatch.plan.nodes import Aggregate, Node, Scan, WithWatermark, inputs_of, walk
+from microbatch.plan.schema import event_time_key, schema_of
+from microbatch.protocols import StateTable, TableSpec
+
+OpenTable = Callable[[str, TableSpec], StateTable]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """An operator and the steps it reads."""
+
+    operator: Operator
+    inputs: tuple[Step, ...]
+
+    def run(self, batch: Batch) -> pl.LazyFrame:
+        """Return the rows of the batch at this step, inputs first."""
+        return self.operator.run([step.run(batch) for step in self.inputs], batch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalPlan:
+    """The steps of a query, with the operators the engine asks between batches."""
+
+    root: Step
+    watermarks: tuple[ObserveEventTime, ...]
+    stateful: tuple[StatefulOperator, ...]
+
+
+def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalPlan:
+    """Return the operators of a plan, their state opened by ``open_table``; a node used twice becomes two operators over one state."""
+    names = operator_ids(node)
+    watermarks = {id(n): _observer(n, names) for n in walk(node) if isinstance(n, WithWatermark)}
+    stateful = {id(n): _aggregate(n, names[id(n)], mode, open_table) for n in stateful_nodes(node)}
+
+    def step(at: Node) -> Step:
+        operator: Operator
+        if isinstance(at, Scan):
+            operator = ReadSource(source=at.source)
+        else:
+            operator = watermarks.get(id(at)) or stateful.get(id(at)) or Stateless(node=at)
+        return Step(operator=operator, inputs=tuple(step(i) for i in inputs_of(at)) if not isinstance(at, Scan) else ())
+
+    return PhysicalPlan(root=step(node), watermarks=tuple(watermarks.values()), stateful=tuple(stateful.values()))
+
+
+def operator_ids(node: Node) -> dict[int, str]:
+    """Return the checkpoint name of each stateful node and watermark by the node's identity.
+
+    Derived from what the operator is, not from where it stands, so that adding another operator does not rename it; equal ones are
+    numbered in plan order.
+    """
+    taken: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for at in walk(node):
+        if id(at) in names or not isinstance(at, (Aggregate, WithWatermark)):
+            continue
+        base = _base_name(at)
+        taken[base] = taken.get(base, 0) + 1
+        names[id(at)] = base if taken[base] == 1 else f"{base}-{taken[base]}"
+    return names
+
+
+def _base_name(node: Aggregate | WithWatermark) -> str:
+    if isinstance(node, WithWatermark):
+        return f"watermark-{node.column}"
+    if node.name is not None:
+        return node.name
+    return "-".join(["aggregate", *node.keys])
+
+
+def fingerprints(node: Node, mode: OutputMode) -> Mapping[str, Json]:
+    """Return, per stateful operator, what must stay the same for its state to keep its meaning; goes into the checkpoint."""
+    names = operator_ids(node)
+    return {names[id(n)]: _fingerprint(n, mode) for n in stateful_nodes(node)}
+
+
+def _fingerprint(node: Aggregate, mode: OutputMode) -> Json:
+    schema = schema_of(node.input)
+    split = split_aggregates(node.aggs, keys=node.keys, schema=schema)
+    return {
+        "kind": "aggregate",
+        "mode": mode.value,
+        "keys": [[k, str(schema[k])] for k in node.keys],
+        "time_key": event_time_key(node),
+        "state": [[name, str(dtype)] for name, dtype in split.state_schema.items()],
+    }
+
+
+def _observer(node: WithWatermark, names: Mapping[int, str]) -> ObserveEventTime:
+    dtype = schema_of(node)[node.column]
+    assert isinstance(dtype, pl.Datetime)
+    return ObserveEventTime(names[id(node)], node.column, dtype, node.delay_us)
+
+
+def _aggregate(node: Aggregate, operator_id: str, mode: OutputMode, open_table: OpenTable) -> AggregateOperator:
+    split = split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input))
+    return AggregateOperator(operator_id, node, split, mode, open_table(operator_id, aggregate_table(node, split, mode)))

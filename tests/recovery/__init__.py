@@ -1,0 +1,1 @@
+"""What a crash leaves, and what a restart makes of it."""
