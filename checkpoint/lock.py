@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from microbatch.checkpoint.atomic import make_folder
 from microbatch.checkpoint.layout import LOCK
@@ -21,7 +21,7 @@ class CheckpointLock:
     lock is held shares it until that process ends too.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
 
     @classmethod
@@ -32,7 +32,7 @@ class CheckpointLock:
         """
         make_folder(path)
         # Not "wb": that would empty the file before we know that it is ours.
-        file = (path / LOCK).open("a+b")
+        file = (path / LOCK).open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -40,10 +40,14 @@ class CheckpointLock:
                 file.seek(0)
                 holder = file.read(200).decode(errors="replace").strip()
             raise _in_use(path, holder) from error
-        file.truncate(0)
-        file.write(_myself().encode())
-        file.flush()
-        return cls(file)
+        lock = cls(file)
+        try:
+            file.truncate(0)
+            file.write(_myself().encode())
+        except OSError:
+            lock.release()
+            raise
+        return lock
 
     def release(self) -> None:
         """Give the lock back; nothing to do if that was done."""

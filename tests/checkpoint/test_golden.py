@@ -12,7 +12,7 @@ from microbatch.checkpoint.commit_log import CommitLog
 from microbatch.checkpoint.entry_log import CompactibleLog
 from microbatch.checkpoint.offset_log import OffsetLog
 from microbatch.checkpoint.query_metadata import read_facts, read_query_id, write_facts
-from microbatch.model import BatchCommit, BatchPlan, Marks
+from microbatch.model import BatchCommit, BatchPlan, Json, Marks
 
 GOLDEN = Path(__file__).parent / "golden"
 OURS, SPARK = GOLDEN / "ours", GOLDEN / "spark"
@@ -50,7 +50,11 @@ COMMITS = [
     ),
 ]
 
-FACTS = {"engine": "0.1.0", "operators": {"agg0": {"kind": "aggregate", "keys": [["Größe", "String"]]}}, "sources": {"0": None}}
+FACTS: dict[str, Json] = {
+    "engine": "0.1.0",
+    "operators": {"agg0": {"kind": "aggregate", "keys": [["Größe", "String"]]}},
+    "sources": {"0": None},
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,7 +97,7 @@ def test_golden_identity_and_facts_read() -> None:
 
 
 def test_facts_are_written_as_the_golden_ones(tmp_path: Path) -> None:
-    write_facts(LocalFolder(tmp_path), {**FACTS})
+    write_facts(LocalFolder(tmp_path), FACTS)
 
     assert (tmp_path / "microbatch.json").read_bytes() == (OURS / "microbatch.json").read_bytes()
 
