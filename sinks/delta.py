@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike, fspath
 
 import polars as pl
 
@@ -55,7 +55,7 @@ class DeltaSink:
         An option is wrong.
     """
 
-    table: str | Path
+    table: str | PathLike[str]
     partition_by: str | Sequence[str] = field(default=(), kw_only=True)
     merge_schema: bool = field(default=False, kw_only=True)
     storage_options: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
@@ -66,7 +66,7 @@ class DeltaSink:
     map_types: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not str(self.table):
+        if not fspath(self.table):
             msg = "DeltaSink needs the table's folder or URI; it is empty"
             raise PlanError(msg)
         if self.checkpoint_every < 1:
@@ -81,7 +81,7 @@ class DeltaSink:
     @property
     def description(self) -> str:
         """``DeltaSink[<table>]``."""
-        return f"DeltaSink[{self.table}]"
+        return f"DeltaSink[{fspath(self.table)}]"
 
     @property
     def delivery(self) -> Delivery:
@@ -117,7 +117,7 @@ class DeltaSink:
         """
         self.check(context.mode, context.schema, context.keys)
         target = TargetTable(
-            uri=absolute(self.table),
+            uri=absolute(fspath(self.table)),
             options=dict(self.storage_options or {}),
             schema=delta_schema(context.schema),
             partition_by=self._partitions(),

@@ -30,9 +30,9 @@ _MERGE_FIGURES = {
 }
 
 
-def absolute(table: str | Path) -> str:
+def absolute(table: str) -> str:
     """Return a URI as it is, a local folder as an absolute path, so that a later change of directory does not count."""
-    return str(table) if "://" in str(table) else str(Path(table).absolute())
+    return table if "://" in table else str(Path(table).absolute())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,6 +116,13 @@ def test_update_replaces_rows_by_key(table: Path) -> None:
     assert_table(table, frame(k=["a", "b", "c"], v=[1, 20, 30]))
 
 
+def test_update_with_all_columns_as_keys_keeps_distinct_rows(table: Path) -> None:
+    writer = opened(table, UPDATE, on=["k", "v"])
+    put(writer, 0, frame(k=["a", "a"], v=[1, 2]))
+    put(writer, 1, frame(k=["a", "a"], v=[2, 3]))
+    assert_table(table, frame(k=["a", "a", "a"], v=[1, 2, 3]))
+
+
 def test_ids_may_have_gaps_and_a_lower_id_is_skipped(table: Path) -> None:
     writer = opened(table)
     put(writer, 3, ROWS)
