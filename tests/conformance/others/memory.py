@@ -1,0 +1,255 @@
+"""Steps of the other form on memory streams and a memory sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from microbatch.errors import MicrobatchError
+from tests.conformance import engine
+from tests.conformance.compare import Row, check_equal, check_rows, difference, rows_of
+from tests.conformance.others.pipeline import AHEAD_MS, FILLER, build, explicit_inputs, output_mode
+from tests.conformance.ports import MemoryPort
+from tests.conformance.report import MismatchError, NotSupportedError
+from tests.conformance.subject import Subject
+
+Step = dict[str, Any]
+
+PER_SECOND = 1_000
+
+
+def run(body: dict[str, Any], folder: Path) -> str:
+    """Run the case's steps and return remarks."""
+    script = Script(body, folder)
+    try:
+        script.do(body["steps"])
+    finally:
+        script.subject.close()
+    return "; ".join(script.remarks)
+
+
+def check_kinds(body: dict[str, Any]) -> None:
+    """Raise NotSupportedError for inputs other than plain streams."""
+    for spec in body["inputs"].values():
+        if spec.get("partitions", 1) != 1:
+            msg = "partitions of a source"
+            raise NotSupportedError(msg)
+        if spec.get("kind", "stream") != "stream":
+            msg = f"input of kind {spec['kind']}"
+            raise NotSupportedError(msg)
+    if body["output_mode"] not in ("append", "update", "upsert") or "_op" in body["output"]:
+        msg = "a changelog of the result (output_mode retract, column _op)"
+        raise NotSupportedError(msg)
+
+
+class Script:
+    """A case's subject, what was seen of it so far, and what its inputs' watermarks were told."""
+
+    def __init__(self, body: dict[str, Any], folder: Path) -> None:
+        _check_operators(body)
+        check_kinds(body)
+        self.output: list[str] = body["output"]
+        self.mode = str(body["output_mode"])
+        self.ordered = bool(body.get("ordered"))
+        self.explicit = explicit_inputs(body["pipeline"])
+        self.partitions = {name: spec.get("partitions", 1) for name, spec in body["inputs"].items()}
+        self.remarks: list[str] = []
+        self._seen = 0
+        self._late_seen = 0
+        self._keys = _keys(body)
+        ports = {name: MemoryPort(self._columns(name, spec), per_second=PER_SECOND) for name, spec in body["inputs"].items()}
+        mode = output_mode(body["pipeline"], self.mode)
+        self.subject = Subject(
+            {"pipeline": body["pipeline"], "inputs": {}, "output_mode": mode},
+            folder,
+            ports=ports,
+            builder=lambda frames: build(body["pipeline"], self.output, frames),
+        )
+
+    def _columns(self, name: str, spec: dict[str, Any]) -> dict[str, str]:
+        return {**spec["schema"], **({FILLER: "bool"} if self.explicit else {})}
+
+    def do(self, steps: list[Step]) -> None:
+        """Do the steps in order."""
+        for number, step in enumerate(steps):
+            name = next(iter(step))
+            if name not in _STEPS:
+                msg = f"step {name}"
+                raise NotSupportedError(msg)
+            try:
+                _STEPS[name](self, step[name], step)
+            except MismatchError as mismatch:
+                msg = f"step {number} {mismatch}"
+                raise MismatchError(msg) from mismatch
+
+    def port(self, name: str) -> MemoryPort:
+        """Return the way in for rows of an input."""
+        port = self.subject.ports[name]
+        assert isinstance(port, MemoryPort)
+        return port
+
+    def rows(self) -> list[Row]:
+        """Return all rows of the result so far, in the order they came."""
+        self.subject.look()
+        relation = self.subject.relation
+        if relation is None:
+            return []
+        return [r for _, frame in self.subject.recorder.batches() for r in rows_of(frame, relation.columns(), per_second=PER_SECOND)]
+
+    def new_rows(self) -> list[Row]:
+        """Return the rows since the last look, and look."""
+        rows = self.rows()
+        fresh = rows[self._seen :]
+        self._seen = len(rows)
+        return fresh
+
+    def table(self) -> list[Row]:
+        """Return what a reader sees: all rows, or the last one per key."""
+        rows = self.rows()
+        self._seen = len(rows)
+        return rows if self.mode == "append" else last_per_key(rows, [self.output.index(k) for k in self._keys])
+
+    def late_count(self) -> int:
+        """Return how many rows were dropped as late since the last call."""
+        self.subject.look()
+        total: int = sum(o["numRowsDroppedByWatermark"] for p in self.subject.progress.all for o in p["stateOperators"])
+        fresh, self._late_seen = total - self._late_seen, total
+        return fresh
+
+
+def last_per_key(rows: list[Row], positions: list[int]) -> list[Row]:
+    """Return the last row of each key, the key being the values at ``positions``."""
+    return list({repr([row[i] for i in positions]): row for row in rows}.values())
+
+
+def _check_operators(body: dict[str, Any]) -> None:
+    """Name the operator first: it says more about what is missing than the kind of its input."""
+    from tests.conformance.others.pipeline import _OPERATORS
+
+    for op in body["pipeline"]:
+        if op["op"] not in (*_OPERATORS, "watermark", "union"):
+            msg = f"operator {op['op']}"
+            raise NotSupportedError(msg)
+
+
+def _keys(body: dict[str, Any]) -> list[str]:
+    """Return the names in the output by which a later row replaces an earlier one."""
+    keys: list[str] = []
+    for op in body["pipeline"]:
+        if op["op"] == "window_agg":
+            keys = [*op["by"], "start", "end"]
+        elif op["op"] == "agg":
+            keys = list(op["by"])
+        elif op.get("key"):
+            keys = list(op["key"])
+    return [k for k in keys if k in body["output"]]
+
+
+def _add(script: Script, value: dict[str, Any], step: Step) -> None:
+    more = [False] if script.explicit else []
+    for name, rows in value.items():
+        script.port(name).add([[*row, *more] for row in rows])
+
+
+def _watermark(script: Script, value: dict[str, Any], step: Step) -> None:
+    """Add the filler whose time less the delay is the watermark asked for."""
+    for name, told in value.items():
+        # The only partition of an input is the input.
+        mark = next(iter(told.values())) if isinstance(told, dict) and script.partitions.get(name) == 1 else told
+        if not isinstance(mark, int):
+            msg = "partitions of a source"
+            raise NotSupportedError(msg)
+        port = script.port(name)
+        filler = {FILLER: True, script.explicit[name]: mark + AHEAD_MS}
+        port.add([[filler.get(column) for column in port.columns]])
+
+
+def _run(script: Script, value: Any, step: Step) -> None:
+    if value is not True:
+        msg = f"run {value}"
+        raise NotSupportedError(msg)
+    texts = step.get("expect_error_contains")
+    if texts is None:
+        script.subject.run()
+        return
+    try:
+        script.subject.run()
+    except MicrobatchError as error:
+        check_error(texts, error)
+        return
+    msg = f"run: expected an error with {texts}, it succeeded"
+    raise MismatchError(msg)
+
+
+def check_error(texts: list[str] | str, error: BaseException) -> None:
+    """Raise MismatchError unless the error or one of its causes has each of the texts."""
+    told = " | ".join(map(str, engine.causes(error)))
+    for text in [texts] if isinstance(texts, str) else texts:
+        if text.lower() not in told.lower():
+            msg = f"expected an error with {text!r}, got {told}"
+            raise MismatchError(msg)
+
+
+def _restart(script: Script, value: Any, step: Step) -> None:
+    script.subject.stop()
+    script.subject.start()
+
+
+def _clock(script: Script, value: int, step: Step) -> None:
+    script.subject.set_clock_ms(value)
+
+
+def _expect_new(script: Script, value: list[Row], step: Step) -> None:
+    rows = script.new_rows()
+    optional = step.get("optional", [])
+    if optional and difference([*value, *optional], rows) is None:
+        return
+    check_rows("expect_new", value, rows, ordered=script.ordered)
+
+
+def _expect_table(script: Script, value: list[Row], step: Step) -> None:
+    check_rows("expect_table", value, script.table())
+
+
+def _expect_table_by(script: Script, value: list[str], step: Step) -> None:
+    rows = last_per_key(script.rows(), [script.output.index(k) for k in value])
+    check_rows("expect_table_by", step["rows"], rows)
+
+
+def _ignore_new(script: Script, value: Any, step: Step) -> None:
+    script.new_rows()
+
+
+def _expect_watermark(script: Script, value: int | None, step: Step) -> None:
+    script.subject.look()
+    check_equal("expect_watermark", value, engine.next_watermark_ms(script.subject.checkpoint))
+
+
+def _expect_late_count(script: Script, value: int, step: Step) -> None:
+    check_equal("expect_late_count", value, script.late_count())
+
+
+def _expect_late(script: Script, value: Any, step: Step) -> None:
+    """Without late rows as a table only their number can be looked at, and only "none" is an answer."""
+    if value and any(value.values() if isinstance(value, dict) else value):
+        msg = "late rows as a table"
+        raise NotSupportedError(msg)
+    check_equal("expect_late (count)", 0, script.late_count())
+
+
+_STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
+    "add": _add,
+    "watermark": _watermark,
+    "run": _run,
+    "restart": _restart,
+    "clock": _clock,
+    "expect_new": _expect_new,
+    "expect_total": _expect_new,
+    "expect_table": _expect_table,
+    "expect_table_by": _expect_table_by,
+    "ignore_new": _ignore_new,
+    "expect_watermark": _expect_watermark,
+    "expect_late": _expect_late,
+    "expect_late_count": _expect_late_count,
+}

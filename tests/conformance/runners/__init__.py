@@ -1,0 +1,1 @@
+"""One harness for each value of a case's ``runner``."""
