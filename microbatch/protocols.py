@@ -89,9 +89,9 @@ class EntryLog(Protocol):
 class TableSpec:
     """What a table of the state store holds.
 
-    ``schema`` is that of the keys and then the values; ``time_key`` the key column (Datetime or Int64 microseconds) by which rows are evicted, None if they
-    never are. ``reduce`` None: one row per key, the newest counts. Otherwise the table is a log that may hold several rows per key, older
-    ones first, and ``reduce`` makes fewer of them with the same meaning.
+    ``schema`` is that of the keys and then the values; ``time_key`` the key column (Datetime or Int64 microseconds) by which rows are
+    evicted, None if they never are. ``reduce`` None: one row per key, the newest counts. Otherwise the table is a log that may hold
+    several rows per key, older ones first, and ``reduce`` makes fewer of them with the same meaning.
     """
 
     keys: tuple[str, ...]

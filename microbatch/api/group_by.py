@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -21,7 +21,7 @@ class StreamGroupBy:
     """Groups of a stream; ``agg`` makes rows of them."""
 
     def __init__(self, node: Node, keys: Sequence[str | pl.Expr | Window], named_keys: Mapping[str, pl.Expr]) -> None:
-        flat = [k for key in keys for k in (key if isinstance(key, (list, tuple)) else [key])]
+        flat = flatten(keys)
         self._input = node
         self._renamed: dict[str, str] = {}
         names = [name for key in flat for name in self._add_key(key)]
@@ -54,8 +54,8 @@ class StreamGroupBy:
     def agg(self, *aggs: pl.Expr | Iterable[pl.Expr], name: str | None = None, **named_aggs: pl.Expr) -> StreamFrame:
         """Return one row per group: its keys, then the aggregates; without aggregates, the distinct keys.
 
-        Integer sums are Int64, and past 64 bits an error. Exact quantiles, medians, ``n_unique`` and ``implode`` keep every (distinct) value of a group
-        in the state. ``name`` identifies the state in the checkpoint.
+        Integer sums are Int64, and past 64 bits an error. Exact quantiles, medians, ``n_unique`` and ``implode`` keep every (distinct)
+        value of a group in the state. ``name`` identifies the state in the checkpoint.
 
         Raises
         ------
@@ -64,8 +64,7 @@ class StreamGroupBy:
         """
         from microbatch.api.stream_frame import StreamFrame
 
-        flat = [a for item in aggs for a in (item if isinstance(item, (list, tuple)) else [item])]
-        exprs = (*flat, *(expr.alias(alias) for alias, expr in named_aggs.items()))
+        exprs: tuple[pl.Expr, ...] = (*flatten(aggs), *(expr.alias(alias) for alias, expr in named_aggs.items()))
         node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name)
         if self._renamed:
             schema_of(node)
@@ -75,6 +74,11 @@ class StreamGroupBy:
     def len(self, name: str = "len") -> StreamFrame:
         """Return the number of rows of each group, UInt32, in a column of that name."""
         return self.agg(pl.len().alias(name))
+
+
+def flatten(items: Iterable[Any]) -> list[Any]:
+    """Return the items, those of lists and tuples one by one: verbs take ``f(a, b)`` and ``f([a, b])`` alike."""
+    return [one for item in items for one in (item if isinstance(item, (list, tuple)) else [item])]
 
 
 def _output_names(expression: pl.Expr, node: Node) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypedDict
@@ -19,7 +19,8 @@ class QueryOptions(TypedDict, total=False):
     """Options of every ``sink_*``.
 
     mode
-        ``"append"`` (default): a row once, when it is final. ``"update"``: the rows that changed in a batch. ``"complete"``: the whole result.
+        ``"append"`` (default): a row once, when it is final. ``"update"``: the rows that changed in a batch. ``"complete"``: the
+        whole result.
     checkpoint
         Folder of the query's logs and state; compulsory for sinks whose rows outlive the process. One query a folder.
     name
@@ -61,7 +62,7 @@ def settings_of(options: QueryOptions) -> Settings:
     given: Mapping[str, Any] = options
     for option in given:
         if option not in QueryOptions.__annotations__:
-            raise unknown("option", option, QueryOptions.__annotations__)
+            raise unknown_option(option, QueryOptions.__annotations__)
     retain = given.get("retain_batches", 100)
     if not isinstance(retain, int) or isinstance(retain, bool) or retain < 1:
         msg = f"retain_batches={retain!r} must be a whole number, 1 or more: recovery needs the last batch"
@@ -80,16 +81,17 @@ def settings_of(options: QueryOptions) -> Settings:
 
 def _one_of(option: str, value: Any, allowed: list[str]) -> str:
     if value not in allowed:
-        msg = f"{option}={value!r} is not known{_close(str(value), allowed)}; it can be {', '.join(map(repr, allowed))}"
+        msg = f"{option}={value!r} is not known{did_you_mean(str(value), allowed)}; it can be {', '.join(map(repr, allowed))}"
         raise PlanError(msg)
     return str(value)
 
 
-def unknown(what: str, name: str, known: Mapping[str, object]) -> PlanError:
-    """Return the error for a name that is not known, with the one that was probably meant."""
-    return PlanError(f"unknown {what} {name!r}{_close(name, list(known))}; known are {', '.join(known)}")
+def unknown_option(name: str, known: Iterable[str]) -> PlanError:
+    """Return the error for an option that is not known, with the one that was probably meant."""
+    return PlanError(f"unknown option {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
 
 
-def _close(name: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name closest to ``name``, empty if none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""

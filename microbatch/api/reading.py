@@ -21,8 +21,8 @@ def scan_files(
 ) -> StreamFrame:
     """Return the rows of files that land in a folder: new files, oldest first, each once.
 
-    All options: ``microbatch.sources.files.FileSource``; the usual ones are ``format``, ``max_files_per_trigger``, ``max_bytes_per_trigger``,
-    ``malformed`` ("fail", "drop", "rescue"), ``clean_source``.
+    All options: ``microbatch.sources.files.FileSource``; the usual ones are ``format``, ``max_files_per_trigger``,
+    ``max_bytes_per_trigger``, ``malformed`` ("fail", "drop", "rescue"), ``clean_source``.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ _INSTEAD = {
 }
 
 
-class _NoSuchVerb(PlanError, AttributeError):
+class _NoSuchVerbError(PlanError, AttributeError):
     """A PlanError that ``hasattr`` understands."""
 
 
@@ -44,4 +44,4 @@ def refused_verb(name: str, owner: type) -> AttributeError:
     if name.startswith("_") or not hasattr(pl.LazyFrame, name):
         return AttributeError(f"{owner.__name__!r} object has no attribute {name!r}")
     why = f"{name}() looks at more than one row at a time (or at all of them), and a batch is only a piece of the stream"
-    return _NoSuchVerb(f"a stream has no {name}(): {why}; write instead: {_INSTEAD.get(name, 'frame.as_batch().' + name + '(...)')}")
+    return _NoSuchVerbError(f"a stream has no {name}(): {why}; write instead: {_INSTEAD.get(name, 'frame.as_batch().' + name + '(...)')}")

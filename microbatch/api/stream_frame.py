@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 import polars as pl
 
-from microbatch.api.group_by import StreamGroupBy
-from microbatch.api.options import QueryOptions
+from microbatch.api.group_by import StreamGroupBy, flatten
+from microbatch.api.options import QueryOptions, did_you_mean
 from microbatch.api.query import Query
 from microbatch.api.refused import refused_verb
 from microbatch.api.writing import to_sink
@@ -33,8 +32,8 @@ IntoExpr = Any  # what Polars takes: an expression, a column name, a literal
 class StreamFrame:
     """Rows that keep arriving, with the verbs of ``pl.LazyFrame`` that mean the same on every cut of the rows into batches.
 
-    Expressions are plain ``pl.Expr`` and must be row-wise; whatever looks at other rows (``sum``, ``shift``, ``over``, ``sort`` ...) is refused
-    when it is written, with what to write instead. Frames are immutable: a verb returns a new one.
+    Expressions are plain ``pl.Expr`` and must be row-wise; whatever looks at other rows (``sum``, ``shift``, ``over``, ``sort`` ...) is
+    refused when it is written, with what to write instead. Frames are immutable: a verb returns a new one.
     """
 
     def __init__(self, node: Node) -> None:
@@ -99,8 +98,8 @@ class StreamFrame:
         Parameters
         ----------
         function
-            Takes a frame with this frame's columns, returns one with ``schema``. It sees whatever piece a batch is cut into, may run again after a
-            crash, and must give the same rows for the same rows.
+            Takes a frame with this frame's columns, returns one with ``schema``. It sees whatever piece a batch is cut into, may run
+            again after a crash, and must give the same rows for the same rows.
         row_wise
             Must be True: your word that each row it returns depends on one row of the input only.
         schema
@@ -112,12 +111,12 @@ class StreamFrame:
         """
         if row_wise is not True:
             msg = (
-                "map_batches(row_wise=False): a function that looks at several rows would give another answer for each cut into batches; make it "
-                "row-wise and say so with row_wise=True, or use group_by(...).agg(...) or sink_foreach_batch(function)"
+                "map_batches(row_wise=False): a function that looks at several rows would give another answer for each cut into batches; "
+                "make it row-wise and say so with row_wise=True, or use group_by(...).agg(...) or sink_foreach_batch(function)"
             )
             raise PlanError(msg)
         columns = schema_of(self._node) if schema is None else pl.Schema(schema)
-        label = name or getattr(function, "__qualname__", type(function).__qualname__)
+        label = name or str(getattr(function, "__qualname__", type(function).__qualname__))
         return StreamFrame(MapBatches(input=self._node, function=function, schema=columns, name=label))
 
     # -- time -------------------------------------------------------------------------------------------------------------
@@ -139,10 +138,13 @@ class StreamFrame:
             msg = f"watermark delay={delay!r} sums up to less than zero; rows cannot be required to come before their time"
             raise PlanError(msg)
         if column not in schema:
-            msg = f"with_watermark: no column {column!r}{_did_you_mean(column, schema)}; the stream has {dict(schema)}"
+            msg = f"with_watermark: no column {column!r}{did_you_mean(column, schema)}; the stream has {dict(schema)}"
             raise PlanError(msg)
         if not isinstance(schema[column], pl.Datetime):
-            msg = f"with_watermark: {column!r} is {schema[column]}, event time must be a Datetime; cast it: pl.col({column!r}).cast(pl.Datetime('us'))"
+            msg = (
+                f"with_watermark: {column!r} is {schema[column]}, event time must be a Datetime; "
+                f"cast it: .with_columns(pl.col({column!r}).cast(pl.Datetime('us')))"
+            )
             raise PlanError(msg)
         if existing := event_times(self._node):
             msg = f"with_watermark({column!r}): the rows carry a watermark on {list(existing)} already; a stream has one event time"
@@ -175,11 +177,18 @@ class StreamFrame:
     ) -> StreamFrame:
         """Return this frame joined with a bounded one, as ``pl.LazyFrame.join`` does.
 
-        ``how``: inner, left, semi, anti with the stream on the left; inner, right with the stream on the right. The bounded side is read anew in
-        each batch; if it changes while the query runs, rows join with what it was in their batch.
+        ``how``: inner, left, semi, anti with the stream on the left; inner, right with the stream on the right. The bounded side is read
+        anew in each batch; if it changes while the query runs, rows join with what it was in their batch.
         """
         right = other._node if isinstance(other, StreamFrame) else Static(frame=other.lazy())
-        options = {"on": on, "how": how, "left_on": left_on, "right_on": right_on, "suffix": suffix, "nulls_equal": nulls_equal}
+        options: dict[str, object] = {
+            "on": on,
+            "how": how,
+            "left_on": left_on,
+            "right_on": right_on,
+            "suffix": suffix,
+            "nulls_equal": nulls_equal,
+        }
         options |= {} if coalesce is None else {"coalesce": coalesce}
         # A stream's own order is kept, so that first and last mean the same in a batch of one file and of many.
         order = {} if how in ("semi", "anti") else {"maintain_order": "left" if is_streaming(self._node) else "right"}
@@ -204,14 +213,16 @@ class StreamFrame:
     def sink_delta(self, table: str | PathLike[str], **options: Any) -> Query:
         """Return a query into a Delta table, exactly once. In update mode rows replace those with the same grouping keys.
 
-        Options of the sink: ``microbatch.sinks.delta.DeltaSink`` (``partition_by``, ``merge_schema``, ``on``, ...); of the query: ``QueryOptions``.
+        Options of the sink: ``microbatch.sinks.delta.DeltaSink`` (``partition_by``, ``merge_schema``, ``on``, ...); of the query:
+        ``QueryOptions``.
         """
         return to_sink("sink:delta", self._node, (table,), options)
 
     def sink_files(self, path: str | PathLike[str], **options: Any) -> Query:
         """Return a query into a folder of parquet, csv, ndjson or ipc files, exactly once; append mode, or update as a changelog.
 
-        Options of the sink: ``microbatch.sinks.files.FileSink`` (``format``, ``partition_by``, ``changelog``, ...); of the query: ``QueryOptions``.
+        Options of the sink: ``microbatch.sinks.files.FileSink`` (``format``, ``partition_by``, ``changelog``, ...); of the query:
+        ``QueryOptions``.
         """
         return to_sink("sink:files", self._node, (path,), options)
 
@@ -298,8 +309,7 @@ def _names(frame: StreamFrame, exprs: Sequence[pl.Expr]) -> list[str]:
 
 def _expressions(verb: str, exprs: Iterable[Any], named: Mapping[str, Any] | None = None) -> list[pl.Expr]:
     """Return what the user wrote as expressions, refusing those that look at other rows."""
-    flat = [e for item in exprs for e in (item if isinstance(item, (list, tuple)) else [item])]
-    parsed = [_expression(e) for e in flat]
+    parsed = [_expression(e) for e in flatten(exprs)]
     parsed += [_expression(e).alias(name) for name, e in (named or {}).items()]
     check_row_wise(parsed, verb=verb)
     return parsed
@@ -309,8 +319,3 @@ def _expression(value: Any) -> pl.Expr:
     if isinstance(value, pl.Expr):
         return value
     return pl.col(value) if isinstance(value, str) else pl.lit(value)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
-from microbatch.api.options import QueryOptions, settings_of, unknown
+from microbatch.api.options import QueryOptions, settings_of, unknown_option
 from microbatch.api.query import Query
 from microbatch.engine.spec import QuerySpec
 from microbatch.errors import PlanError
@@ -27,8 +27,8 @@ def to_sink(sink: str | Sink, node: Node, args: tuple[object, ...], options: Map
     made.check(settings.mode, schema_of(node), row_keys(node))
     if made.durable and settings.checkpoint is None:
         msg = (
-            f"{made.description} keeps its rows for good, so the query needs checkpoint=<folder> to know after a restart which rows are in it; "
-            f"one folder a query"
+            f"{made.description} keeps its rows for good, so the query needs checkpoint=<folder> (one a query) "
+            "to know after a restart which rows are in it"
         )
         raise PlanError(msg)
     return Query(
@@ -51,5 +51,5 @@ def _make(sink: str | Sink, args: tuple[object, ...], options: Mapping[str, Any]
     known = {**QueryOptions.__annotations__, **(inspect.signature(kind).parameters if kind else {})}
     for option in options:
         if option not in known or kind is None:
-            raise unknown("option", option, dict.fromkeys(known))
+            raise unknown_option(option, known)
     return cast("Sink", kind(*args, **options)) if kind else cast("Sink", sink)

@@ -160,7 +160,7 @@ class Execution:
         with phases.phase("queryPlanning"):
             root = opened.plan.root
         rows = batch.collect(root.run(batch))
-        return rows.cast(schema_of(opened.spec.node)) if rows.schema != schema_of(opened.spec.node) else rows  # type: ignore[arg-type]
+        return rows.cast(schema_of(opened.spec.node)) if rows.schema != schema_of(opened.spec.node) else rows
 
     def _info(self, plan: BatchPlan) -> Mapping[str, str]:
         ranges = zip(self._opened.sources, self._start, plan.offsets, strict=True)
@@ -176,7 +176,8 @@ class Execution:
             state=state,
         )
         if not self._opened.checkpoint.commits.add(commit):
-            msg = f"checkpoint {self._opened.checkpoint.folder.path}: another run has committed batch {plan.batch_id} meanwhile; stop one of them"
+            where = self._opened.checkpoint.folder.path
+            msg = f"checkpoint {where}: another run has committed batch {plan.batch_id} meanwhile; stop one of them"
             raise CheckpointInUseError(msg)
 
     def _move_on(self, plan: BatchPlan, started_us: int, counted: dict[int, int]) -> None:

@@ -114,10 +114,11 @@ class QueryLoop:
         self._last_busy = number
         self.batches += 1
         self.progress.append(progress)
+        rows_in, rows_out = progress["numInputRows"], progress["sink"]["numOutputRows"]
+        label = self.spec.name or self.query_id
         _log.info(
-            "query %s batch %d: %d rows in, %d rows out, %d ms",
-            self.spec.name or self.query_id, progress["batchId"], progress["numInputRows"], progress["sink"]["numOutputRows"], progress["batchDuration"],
-        )  # fmt: skip
+            "query %s batch %d: %d rows in, %d rows out, %d ms", label, progress["batchId"], rows_in, rows_out, progress["batchDuration"]
+        )
         self._tell("on_query_progress", progress)
         return True
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from microbatch.checkpoint.checkpoint import Checkpoint
 from microbatch.checkpoint.entry_log import CompactibleLog, open_entry_log
 from microbatch.checkpoint.query_metadata import read_facts, write_facts
-from microbatch.checkpoint.state.store import StateStore
+from microbatch.checkpoint.tables.store import StateStore
 from microbatch.engine.recovery import Position, recover
 from microbatch.engine.spec import QuerySpec
 from microbatch.errors import CheckpointMismatchError
@@ -20,7 +20,7 @@ from microbatch.plan.checks import stateful_nodes
 from microbatch.plan.nodes import sources_of
 from microbatch.plan.schema import row_keys, schema_of
 from microbatch.planner import PhysicalPlan, fingerprints, plan_query
-from microbatch.protocols import SinkContext, SinkWriter, Source, SourceContext, SourceReader
+from microbatch.protocols import SinkContext, SinkWriter, Source, SourceContext, SourceReader, StateTable, TableSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +70,7 @@ def _temporary_folder(closing: ExitStack) -> str:
     return folder
 
 
-def _no_table(operator_id: str, spec: object) -> object:
+def _no_table(operator_id: str, spec: TableSpec) -> StateTable:
     raise AssertionError(operator_id, spec)
 
 

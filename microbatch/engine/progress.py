@@ -20,8 +20,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Progress(dict[str, Any]):
     """One batch in numbers: a dict with Spark's JSON keys, also readable as ``progress.num_input_rows`` or ``progress.numInputRows``.
 
-    Keys: id, runId, name, timestamp, batchId, batchDuration, durationMs, eventTime, numInputRows, inputRowsPerSecond, processedRowsPerSecond,
-    stateOperators, sources, sink, observedMetrics. ``eventTime.watermark`` is the one *used by* this batch.
+    Keys: id, runId, name, timestamp, batchId, batchDuration, durationMs, eventTime, numInputRows, inputRowsPerSecond,
+    processedRowsPerSecond, stateOperators, sources, sink, observedMetrics. ``eventTime.watermark`` is the one *used by* this batch.
     """
 
     def __getattr__(self, name: str) -> Any:

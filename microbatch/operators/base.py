@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import polars as pl
 
@@ -23,7 +23,7 @@ class Batch:
     rows_of: Callable[[Source], pl.LazyFrame]
     marks: Marks
     mode: OutputMode
-    engine: str = "auto"
+    engine: Literal["auto", "in-memory", "streaming"] = "auto"
     _waiting: list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]] = field(
         default_factory=list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]]
     )
@@ -35,7 +35,7 @@ class Batch:
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Return the rows, and run all that was observed, in one pass."""
         waiting, self._waiting = self._waiting, []
-        result, *figures = pl.collect_all([rows, *(lazy for lazy, _ in waiting)], engine=self.engine)  # type: ignore[arg-type]  # pyright: ignore
+        result, *figures = pl.collect_all([rows, *(lazy for lazy, _ in waiting)], engine=self.engine)
         for (_, take), frame in zip(waiting, figures, strict=True):
             take(frame)
         return result

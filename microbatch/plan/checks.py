@@ -80,7 +80,10 @@ def check_static_join(node: JoinStatic) -> None:
 def check_union(inputs: tuple[Node, ...]) -> None:
     """Raise PlanError unless all inputs stream, or none, and all have the same columns and dtypes."""
     if len({is_streaming(n) for n in inputs}) > 1:
-        msg = "union mixes a stream and a bounded frame: the frame's rows would come again in each batch; write them to a source the stream reads"
+        msg = (
+            "union mixes a stream and a bounded frame: the frame's rows would come again in each batch; "
+            "write them to a source the stream reads"
+        )
         raise PlanError(msg)
     first, *rest = [schema_of(n) for n in inputs]
     for other in rest:

@@ -81,7 +81,7 @@ def event_times(node: Node) -> dict[str, bool]:
             return {node.column: False}
         case AssignWindow():
             inside = event_times(node.input)
-            carries = _source_column(node.window.time, inside) is not None
+            carries = _copied(node.window.time, inside) is not None
             kept = {c: is_end for c, is_end in inside.items() if c not in node.names}
             return kept | ({node.names[1]: True} if carries else {})
         case Aggregate():
@@ -126,10 +126,10 @@ def _through(node: RowWise, inside: dict[str, bool]) -> dict[str, bool]:
         return {str(names.get(c, c)): flag for c, flag in inside.items()}
     if node.verb in ("select", "with_columns"):
         outside = {} if node.verb == "select" else dict(inside)
-        for name, origin in _outputs(node, inside):
+        for name, flag in _outputs(node, inside):
             outside.pop(name, None)
-            if origin is not None:
-                outside[name] = inside[origin] if origin in inside else False
+            if flag is not None:
+                outside[name] = flag
         return outside
     if node.verb in ("cast", "fill_null", "explode"):
         before, after = schema_of(node.input), schema_of(node)
@@ -137,20 +137,21 @@ def _through(node: RowWise, inside: dict[str, bool]) -> dict[str, bool]:
     return {c: flag for c, flag in inside.items() if c in schema_of(node)}
 
 
-def _outputs(node: RowWise, inside: dict[str, bool]) -> Iterable[tuple[str, str | None]]:
-    """Yield for each expression of a verb its output names and the column of ``inside`` it is a copy of."""
+def _outputs(node: RowWise, inside: dict[str, bool]) -> Iterable[tuple[str, bool | None]]:
+    """Yield for each expression of a verb its output names, and the flag of the column of ``inside`` it is a copy of, None for others."""
     before = pl.LazyFrame(schema=schema_of(node.input))
     expressions = [e for e in node.args if isinstance(e, pl.Expr)]
     for expression in expressions:
         for name in before.select(expression).collect_schema().names():
-            origin = name if expression.meta.is_column_selection() else _source_column(expression, inside)
-            yield name, origin if origin in inside else None
+            yield name, inside.get(name) if expression.meta.is_column_selection() else _copied(expression, inside)
 
 
-def _source_column(expression: pl.Expr, inside: dict[str, bool]) -> str | None:
-    """Return the column of ``inside`` that an expression copies: itself, an alias, or the window time of a window's end."""
+def _copied(expression: pl.Expr, inside: dict[str, bool]) -> bool | None:
+    """Return the flag of the column of ``inside`` that an expression copies; the window time of a window's end is an instant; else None."""
     bare = expression.meta.undo_aliases()
     for column, is_end in inside.items():
-        if bare.meta.eq(pl.col(column)) or (is_end and bare.meta.eq(window_time(column))):
-            return column
+        if bare.meta.eq(pl.col(column)):
+            return is_end
+        if is_end and bare.meta.eq(window_time(column).meta.undo_aliases()):
+            return False
     return None

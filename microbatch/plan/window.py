@@ -31,7 +31,8 @@ def window(column: str | pl.Expr, size: Duration, slide: Duration | None = None,
     """Return windows for ``group_by``, ``select`` or ``with_columns``: columns ``window_start`` and ``window_end``.
 
     A window is [start, end): a row at ``end`` belongs to the next one. The columns have the unit and zone of the time column.
-    Rows without a time are in no window and drop out. Windows have a fixed length in absolute time, also across a change of daylight saving.
+    Rows without a time are in no window and drop out. Windows have a fixed length in absolute time, also across a change of
+    daylight saving.
 
     Parameters
     ----------

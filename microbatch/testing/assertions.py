@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn, TypeVar
 
 import polars as pl
 from polars.testing import assert_frame_equal
+
+Place = TypeVar("Place")
 
 
 class NotOwedError(Exception):
@@ -59,3 +61,21 @@ def ensure_same_rows(seen: pl.DataFrame, expected: pl.DataFrame, when: str, *, i
     except AssertionError as difference:
         msg = f"{when}: other rows than expected: {difference}"
         raise AssertionError(msg) from None
+
+
+def run_checks(checks: Iterable[Callable[[Place], None]], make_place: Callable[[], Place]) -> dict[str, str]:
+    """Run each check on a fresh place and return the names of those not owed, with the reason.
+
+    Raises the first AssertionError, named after its check.
+    """
+    not_owed: dict[str, str] = {}
+    for check in checks:
+        name = check.__name__
+        try:
+            check(make_place())
+        except NotOwedError as reason:
+            not_owed[name] = str(reason)
+        except AssertionError as broken:
+            msg = f"{name}: {broken}"
+            raise AssertionError(msg) from broken
+    return not_owed

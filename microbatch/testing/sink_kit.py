@@ -29,7 +29,17 @@ from microbatch.clock import ManualClock
 from microbatch.errors import MicrobatchError, PlanError, SinkError
 from microbatch.model import Delivery, OutputMode
 from microbatch.protocols import EntryLog, Sink, SinkBatch, SinkContext, SinkWriter
-from microbatch.testing.assertions import NotOwedError, ensure, ensure_figures, ensure_line, ensure_same_rows, ensure_type, fail, owed
+from microbatch.testing.assertions import (
+    NotOwedError,
+    ensure,
+    ensure_figures,
+    ensure_line,
+    ensure_same_rows,
+    ensure_type,
+    fail,
+    owed,
+    run_checks,
+)
 from microbatch.testing.generate import random_rows
 
 DEFAULT_SCHEMA = pl.Schema({"key": pl.Int64(), "name": pl.String(), "amount": pl.Float64(), "at": pl.Datetime("us")})
@@ -381,13 +391,4 @@ def check_sink(make_place: Callable[[], SinkPlace]) -> Mapping[str, str]:
 
     Raises the first AssertionError, named after its check.
     """
-    not_owed: dict[str, str] = {}
-    for check in SINK_CHECKS:
-        try:
-            check(make_place())
-        except NotOwedError as reason:
-            not_owed[check.__name__] = str(reason)
-        except AssertionError as broken:
-            msg = f"{check.__name__}: {broken}"
-            raise AssertionError(msg) from broken
-    return not_owed
+    return run_checks(SINK_CHECKS, make_place)

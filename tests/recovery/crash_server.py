@@ -13,9 +13,6 @@ import sys
 import threading
 from pathlib import Path
 
-import microbatch.sinks.delta
-import microbatch.sinks.files
-import microbatch.sources.files
 from microbatch import faults
 from tests.recovery import jobs
 

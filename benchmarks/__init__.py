@@ -1,0 +1,1 @@
+"""Numbers, side by side with hand-written Polars in the same run."""

@@ -1,0 +1,173 @@
+"""Finds keys in runs: by binary search on the sorted hashes, newest run first, and never by a join against the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from microbatch.checkpoint.tables.hashing import HASH, TIME, directory
+from microbatch.checkpoint.tables.run import Run
+
+Index = npt.NDArray[np.int64]
+_FEW_SEGMENTS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Located:
+    """For each wanted key the run it is in (-1: in none) and its row there."""
+
+    run_of: Index
+    row_of: Index
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        """Which keys are there."""
+        return self.run_of >= 0
+
+
+def locate(runs: Sequence[Run], wanted: pl.DataFrame, keys: Sequence[str]) -> Located:
+    """Return where each wanted key (unique, sorted by time and hash) stands in its newest version."""
+    times, hashes = wanted[TIME].to_numpy(), wanted[HASH].to_numpy()
+    run_of = np.full(wanted.height, -1, dtype=np.int64)
+    row_of = np.zeros(wanted.height, dtype=np.int64)
+    left = np.arange(wanted.height)
+    for j, run in enumerate(runs):
+        if left.size == 0:
+            break
+        rows = search(run, times[left], hashes[left])
+        hit = rows >= 0
+        if hit.any():
+            at, rows_hit = left[hit], rows[hit]
+            rows_hit = _of_the_same_key(run, wanted, at, rows_hit, keys)
+            true = rows_hit >= 0
+            run_of[at[true]], row_of[at[true]] = j, rows_hit[true]
+            hit[hit] = true
+        left = left[~hit]
+    return Located(run_of=run_of, row_of=row_of)
+
+
+def search(run: Run, times: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64]) -> Index:
+    """Return the first live row of a run with each (time, hash), both sorted; -1 where there is none."""
+    run_times, starts = run.segments
+    if run_times.size == 0:
+        return np.full(times.size, -1, dtype=np.int64)
+    segment = np.minimum(np.searchsorted(run_times, times), run_times.size - 1)
+    known = run_times[segment] == times
+    low = np.where(known, starts[segment], 0)
+    high = np.where(known, starts[segment + 1], 0)
+    row = _search_ranges(run.hashes, hashes, low, high)
+    ok = known & (row < high) & (row >= run.first)
+    ok[ok] = run.hashes[row[ok]] == hashes[ok]
+    return np.where(ok, row, -1)
+
+
+def _search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
+    """Return for each wanted value the first row in [low, high) that is not smaller; ``high`` if all are.
+
+    Wanted values of one range stand together. A few ranges are searched one by one, many all at once by bisection.
+    """
+    firsts, bounds = directory(low)
+    if firsts.size <= max(_FEW_SEGMENTS, wanted.size // 256):
+        row = np.empty(wanted.size, dtype=np.int64)
+        for k in range(firsts.size):
+            begin, end = bounds[k], bounds[k + 1]
+            row[begin:end] = low[begin] + np.searchsorted(column[low[begin] : high[begin]], wanted[begin:end])
+        return row
+    low, high = low.copy(), high.copy()
+    for _ in range(int((high - low).max(initial=0)).bit_length()):
+        middle = (low + high) >> 1
+        smaller = (low < high) & (column[np.minimum(middle, column.size - 1)] < wanted)
+        high = np.where(smaller | (low >= high), high, middle)
+        low = np.where(smaller, middle + 1, low)
+    return low
+
+
+def _of_the_same_key(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequence[str]) -> Index:
+    """Return the rows that hold the wanted keys themselves: where only the hash is equal, the row of the key among its neighbours, or -1."""
+    equal = same_keys(run, wanted, at, rows, keys)
+    if equal.all():
+        return rows
+    found = rows.copy()
+    found[~equal] = _among_neighbours(run, wanted, at[~equal], rows[~equal], keys)
+    return found
+
+
+def same_keys(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return whether the run's rows hold the wanted keys; null equals null, NaN equals NaN."""
+    equal = np.ones(at.size, dtype=bool)
+    for key in keys:
+        if wanted.schema[key].is_integer() and not run.frame[key].null_count() and not wanted[key].null_count():
+            equal &= run.column(key)[0][rows] == wanted[key].to_numpy()[at]
+        else:
+            equal &= run.frame[key].gather(rows).eq_missing(wanted[key].gather(at)).to_numpy()
+    return equal
+
+
+def _among_neighbours(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequence[str]) -> Index:
+    """Look at all rows with the same time and hash, by a join of these few rows."""
+    times, starts = run.segments
+    ends = starts[np.searchsorted(times, wanted[TIME].gather(at).to_numpy()) + 1]
+    hashes = run.hashes[rows]
+    last = np.array(
+        [r + np.searchsorted(run.hashes[r:e], h, side="right") for r, e, h in zip(rows, ends, hashes, strict=True)], dtype=np.int64
+    )
+    counts = last - rows
+    candidates = np.repeat(rows, counts) + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    near = run.frame.select(keys)[candidates].with_columns(row=pl.Series(candidates), want=pl.Series(np.repeat(np.arange(at.size), counts)))
+    asked = wanted.select(keys)[at].with_columns(want=pl.Series(np.arange(at.size)))
+    hits = asked.join(near, on=["want", *keys], how="inner", nulls_equal=True)
+    found = np.full(at.size, -1, dtype=np.int64)
+    found[hits["want"].to_numpy()] = hits["row"].to_numpy()
+    return found
+
+
+def fetch(runs: Sequence[Run], where: Located, columns: pl.Schema) -> pl.DataFrame:
+    """Return the columns of the located rows, null where a key is in no run."""
+    found = where.found
+    fixed = [name for name, dtype in columns.items() if is_fixed(dtype)]
+    arrays = {name: _fetch_fixed(runs, where, name, found) for name in fixed}
+    out = pl.DataFrame({name: values for name, (values, _) in arrays.items()} | {f"{name}?": valid for name, (_, valid) in arrays.items()})
+    exprs = [pl.when(pl.col(f"{name}?")).then(pl.col(name).cast(columns[name])).alias(name) for name in fixed]
+    typed = out.select(exprs) if fixed else pl.DataFrame()
+    others = [name for name in columns if name not in arrays]
+    if others:
+        typed = typed.hstack(_fetch_others(runs, where, others, columns))
+    return typed.select(list(columns))
+
+
+def is_fixed(dtype: pl.DataType) -> bool:
+    """Return True for types numpy can take rows of without help."""
+    return (dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128)) or dtype.is_temporal() or dtype in (pl.Float32, pl.Float64)
+
+
+def _fetch_fixed(
+    runs: Sequence[Run], where: Located, name: str, found: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+    valid = found.copy()
+    values = None
+    for j in np.unique(where.run_of[found]):
+        at = np.flatnonzero(where.run_of == j)
+        column, there = runs[j].column(name)
+        values = np.zeros(found.size, dtype=column.dtype) if values is None else values
+        values[at] = column[where.row_of[at]]
+        if there is not None:
+            valid[at] = there[where.row_of[at]]
+    return np.zeros(found.size, dtype=np.int64) if values is None else values, valid
+
+
+def _fetch_others(runs: Sequence[Run], where: Located, names: list[str], columns: pl.Schema) -> pl.DataFrame:
+    """Gather strings, lists and the like with Polars: a row of nulls stands last, for the keys that are in no run."""
+    pieces, position = [], np.full(where.run_of.size, -1, dtype=np.int64)
+    total = 0
+    for j in np.unique(where.run_of[where.found]):
+        at = np.flatnonzero(where.run_of == j)
+        pieces.append(runs[j].frame.select(names)[where.row_of[at]])
+        position[at] = total + np.arange(at.size)
+        total += at.size
+    nothing = pl.DataFrame({name: pl.Series([None], dtype=columns[name]) for name in names})
+    position[position < 0] = total
+    return pl.concat([*pieces, nothing])[position]

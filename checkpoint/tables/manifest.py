@@ -1,0 +1,52 @@
+"""A version of the state as JSON: which files and which deltas its tables are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from microbatch.checkpoint.tables.delta_file import Footer
+from microbatch.checkpoint.tables.run import DeltaRef, FileRef
+from microbatch.checkpoint.tables.table import Table
+from microbatch.errors import CheckpointMismatchError
+
+
+def table_entry(table: Table, added: list[DeltaRef]) -> dict[str, Any]:
+    """Return what makes up a table now: run files, newest first, and deltas not yet in one, oldest first."""
+    deltas = [ref for run in reversed(table.runs) if run.file is None for ref in run.deltas]
+    return {
+        "schema": [[name, str(dtype)] for name, dtype in table.spec.schema.items()],
+        "keys": list(table.spec.keys),
+        "time_key": table.spec.time_key,
+        "log": table.spec.reduce is not None,
+        "runs": [asdict(run.file) for run in table.runs if run.file is not None],
+        "deltas": [asdict(ref) for ref in [*deltas, *added]],
+        "evicted_to": table.evicted_to,
+        "rows": table.keys,
+    }
+
+
+def check_entry(table: Table, entry: dict[str, Any]) -> None:
+    """Raise CheckpointMismatchError unless the stored table has the columns the query asks for."""
+    asked = [[name, str(dtype)] for name, dtype in table.spec.schema.items()]
+    if entry["schema"] != asked:
+        msg = f"state of {table.name} was stored with columns {entry['schema']}, the query keeps {asked}; restore the old query"
+        raise CheckpointMismatchError(msg)
+
+
+def runs_in(entry: dict[str, Any]) -> list[FileRef]:
+    """Return the run files of a table, newest first."""
+    return [FileRef(**run) for run in entry["runs"]]
+
+
+def deltas_in(entry: dict[str, Any]) -> list[DeltaRef]:
+    """Return the deltas of a table, oldest first."""
+    return [DeltaRef(**delta) for delta in entry["deltas"]]
+
+
+def files_in(footer: Footer) -> Iterable[str]:
+    """Yield the files a version is made of, by their paths below the state folder."""
+    for entry in footer["tables"].values():
+        yield from (run["file"] for run in entry["runs"])
+        yield from (delta["file"] for delta in entry["deltas"])

@@ -1,0 +1,178 @@
+"""A run: rows of one table, sorted by (time, hash) and never changed; in memory, or a file mapped by us."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from microbatch.checkpoint.tables.hashing import HASH, TIME, directory, order_columns
+from microbatch.errors import CheckpointCorruptError
+from microbatch.protocols import TableSpec
+
+_uids = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaRef:
+    """Where a batch's rows of one table lie: a stream within a delta file."""
+
+    file: str
+    offset: int
+    length: int
+    crc: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRef:
+    """A run's file, by its path below the state folder."""
+
+    file: str
+    rows: int
+    bytes: int
+    crc: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """Sorted rows with a directory of their times; ``first`` is the first row no watermark has passed.
+
+    It lasts through ``file``, or else through the ``deltas`` it was made of; ``uid`` names the rows whatever is evicted of them.
+    """
+
+    frame: pl.DataFrame
+    first: int = 0
+    file: FileRef | None = None
+    deltas: tuple[DeltaRef, ...] = ()
+    uid: int = field(default_factory=lambda: next(_uids))
+    views: dict[str, Column] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are alive here, newer versions in other runs aside."""
+        return self.frame.height - self.first
+
+    @property
+    def live(self) -> pl.DataFrame:
+        """The rows that are alive, without copying."""
+        return self.frame[self.first :] if self.first else self.frame
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """The hash column."""
+        return self.frame[HASH].to_numpy()
+
+    @cached_property
+    def segments(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Distinct times, and the row each begins at."""
+        return directory(self.frame[TIME].to_numpy())
+
+    def row_after(self, mark_us: int) -> int:
+        """Return the first row whose time is after the mark."""
+        times, starts = self.segments
+        return int(starts[np.searchsorted(times, mark_us, side="right")])
+
+    def without(self, mark_us: int | None) -> Run:
+        """Return the run without the rows up to the mark; nothing is copied."""
+        if mark_us is None:
+            return self
+        first = max(self.first, self.row_after(mark_us))
+        return self if first == self.first else self._from(first)
+
+    def _from(self, first: int) -> Run:
+        run = replace(self, first=first)
+        for name in ("hashes", "segments"):
+            if name in self.__dict__:
+                run.__dict__[name] = self.__dict__[name]
+        return run
+
+    def column(self, name: str) -> Column:
+        """Return a fixed-width column as numpy arrays, made once a run."""
+        if name not in self.views:
+            series = self.frame[name].to_physical()
+            valid = series.is_not_null().to_numpy() if series.null_count() else None
+            self.views[name] = (series.fill_null(0) if valid is not None else series).to_numpy(), valid
+        return self.views[name]
+
+
+Column = tuple[npt.NDArray[np.generic], "npt.NDArray[np.bool_] | None"]
+"""Values and, unless all are there, which are there."""
+
+
+def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
+    """Return ``__t``, ``__h`` and the table's columns, sorted, in one chunk."""
+    ordered = order_columns(rows, spec)
+    return ordered.hstack(rows.select(list(spec.schema))).sort(ordered.columns, maintain_order=True).rechunk()
+
+
+def write_run(path: Path, name: str, frame: pl.DataFrame) -> FileRef:
+    """Write a run's file, one record batch, uncompressed, and make it last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as out:
+        frame.write_ipc(out, compression="uncompressed", record_batch_size=max(frame.height, 1))
+        out.flush()
+        os.fsync(out.fileno())
+    data = path.read_bytes()
+    return FileRef(file=name, rows=frame.height, bytes=len(data), crc=zlib.crc32(data))
+
+
+def map_run(path: Path, ref: FileRef) -> Run:
+    """Return a run over the mapped file: nothing is read until it is looked at.
+
+    Polars' own readers copy, so the map is ours; it outlives the file's name.
+    """
+    try:
+        if path.stat().st_size != ref.bytes:
+            msg = f"{path} has {path.stat().st_size} bytes, the state's manifest says {ref.bytes}: restore the checkpoint from a copy"
+            raise CheckpointCorruptError(msg)
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+    except FileNotFoundError as cause:
+        msg = f"{path} is missing, but the state's manifest names it: restore the checkpoint from a copy"
+        raise CheckpointCorruptError(msg) from cause
+    except pa.ArrowInvalid as cause:
+        msg = f"{path} is no run of the state store ({cause}): restore the checkpoint from a copy"
+        raise CheckpointCorruptError(msg) from cause
+    frame = pl.from_arrow(table, rechunk=False)
+    assert isinstance(frame, pl.DataFrame)
+    return Run(frame=frame, file=ref)
+
+
+def merged_rows(runs: Sequence[Run], spec: TableSpec) -> pl.DataFrame:
+    """Return the live rows of runs (newest first) as the rows of one: the newest of each key, or a log reduced."""
+    if spec.reduce is not None:
+        rows = pl.concat([run.live for run in reversed(runs)]).select(list(spec.schema))
+        return sorted_rows(spec.reduce(rows), spec)
+    rows = pl.concat([run.live for run in runs]).sort([TIME, HASH], maintain_order=True)
+    return newest_of_each(rows, spec).rechunk()
+
+
+def newest_of_each(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
+    """Return the first row of each key, from rows sorted by (time, hash) in which newer ones stand before older ones."""
+    same = np.ones(rows.height, dtype=bool)
+    same[:1] = False
+    for name in (TIME, HASH):
+        values = rows[name].to_numpy()
+        same[1:] &= values[1:] == values[:-1]
+    if not same.any():
+        return rows
+    repeats = np.flatnonzero(same)
+    keys = list(spec.keys)
+    first, second = rows[keys][repeats - 1], rows[keys][repeats]
+    equal = pl.select(pl.all_horizontal(first[k].eq_missing(second[k]) for k in keys)).to_series()
+    if equal.all():
+        return rows.filter(pl.Series(~same))
+    # Two keys share a hash: rare, so the plain way will do.
+    return rows.unique(subset=[TIME, *keys], keep="first", maintain_order=True)

@@ -1,0 +1,204 @@
+"""The state of a query: versioned tables, one delta file a batch, merging and clearing away in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import polars as pl
+
+from microbatch.checkpoint.atomic import LocalFolder
+from microbatch.checkpoint.tables.compaction import INLINE_ROWS, runs_to_merge, should_flush, split_by_place
+from microbatch.checkpoint.tables.delta_file import FORMAT, Footer, encode, read_footer, read_stream, write_delta
+from microbatch.checkpoint.tables.hashing import hash_probe
+from microbatch.checkpoint.tables.manifest import check_entry, deltas_in, files_in, runs_in, table_entry
+from microbatch.checkpoint.tables.retention import Retention
+from microbatch.checkpoint.tables.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
+from microbatch.checkpoint.tables.table import Table, without
+from microbatch.clock import new_uuid
+from microbatch.errors import CheckpointCorruptError
+from microbatch.faults import fault_point
+from microbatch.protocols import TableSpec
+
+_SUFFIX = ".delta"
+_ENGINE = installed("microbatch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingDelta:
+    """A delta on its way to the disk."""
+
+    name: str
+    written: Future[None]
+    changes: dict[Table, list[Run]]
+
+    def result(self) -> str:
+        """Wait until the delta lasts and return its name, which the commit log keeps."""
+        self.written.result()
+        return self.name
+
+
+class StateStore:
+    """Tables at one version; the engine's thread reads and changes them, one other thread writes deltas, a third merges.
+
+    What a batch changed counts when the commit log names its delta; a crash before that leaves a file nobody names.
+    """
+
+    def __init__(self, folder: LocalFolder, footer: Footer | None, version: int, retain_versions: int) -> None:
+        self.version = version
+        self._folder = folder
+        self._root = Path(folder.path)
+        self._footer = footer
+        self._tables: dict[str, Table] = {}
+        self._pending: PendingDelta | None = None
+        self._merging: dict[str, tuple[Sequence[Run], Future[Run]]] = {}
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="microbatch-state")
+        self._merger = ThreadPoolExecutor(1, thread_name_prefix="microbatch-merge")
+        self._retention = Retention(self._root, retain_versions)
+
+    @classmethod
+    def open(cls, folder: LocalFolder, *, version: int, delta_name: str | None, retain_versions: int = 100) -> StateStore:
+        """Return the state at ``version``.
+
+        Parameters
+        ----------
+        folder
+            The state's own folder.
+        version
+            Number of batches the state has seen; 0 is empty.
+        delta_name
+            The delta of batch ``version - 1`` as its commit names it; None if the commit log lost it: then the only attempt there is.
+        retain_versions
+            How many versions stay readable.
+
+        Raises
+        ------
+        CheckpointCorruptError
+            The delta, or a file it names, is missing or damaged.
+        """
+        footer = None
+        if version:
+            name = delta_name or only_attempt(Path(folder.path), version)
+            footer = read_footer(Path(folder.path) / name)
+        return cls(folder, footer, version, retain_versions)
+
+    def table(self, name: str, spec: TableSpec) -> Table:
+        """Return the table of an operator, as it was at this version; empty if it is new."""
+        table = Table(name, spec)
+        entry = self._footer["tables"].get(name) if self._footer else None
+        if entry is not None and self._footer is not None:
+            check_entry(table, entry)
+            files = [map_run(self._root / ref.file, ref) for ref in runs_in(entry)]
+            deltas = [Run(frame=read_stream(self._root, ref), deltas=(ref,)) for ref in deltas_in(entry)]
+            runs = [*reversed(deltas), *files]
+            if self._footer["hash_probe"] != hash_probe():
+                runs = [_rehashed(run, spec) for run in runs]
+            table.keys, table.evicted_to = entry["rows"], entry["evicted_to"]
+            table.runs = without(runs, table.evicted_to)
+        self._tables[name] = table
+        return table
+
+    def commit(self, version: int, attempt: str) -> PendingDelta:
+        """Begin to write what the batch changed as ``version``, and return at once; ``attempt`` is 8 hex digits.
+
+        The tables may not be changed before ``result`` of the pending delta has returned.
+        """
+        self._finish_merges()
+        name = f"{version - 1:020}-{attempt}{_SUFFIX}"
+        changes = {table: table.added for table in self._tables.values()}
+        streams, refs = encode(name, {t.name: [run.frame for run in added] for t, added in changes.items()})
+        entries = {}
+        for table, added in changes.items():
+            new = refs.get(table.name, [])
+            _note_deltas(table, added, new)
+            entries[table.name] = table_entry(table, [])
+            table.added = []
+        footer: Footer = {
+            "format": FORMAT,
+            "version": version,
+            "engine": _ENGINE,
+            "polars": pl.__version__,
+            "hash_probe": hash_probe(),
+            "tables": entries,
+        }
+        written = self._writer.submit(self._write, name, streams, footer)
+        self._pending = PendingDelta(name=name, written=written, changes=changes)
+        self.version = version
+        self._start_merges()
+        return self._pending
+
+    def _write(self, name: str, streams: bytes, footer: Footer) -> None:
+        write_delta(self._folder, name, streams, footer)
+        fault_point("state_written")
+        self._retention.note(footer["version"], {name, *files_in(footer)})
+
+    # -- merging ----------------------------------------------------------------------------------------------------------
+
+    def _start_merges(self) -> None:
+        for table in self._tables.values():
+            in_memory, in_files = split_by_place(table.runs)
+            small = runs_to_merge(in_memory)
+            if small and sum(run.rows for run in small) <= INLINE_ROWS and table.name not in self._merging:
+                table.replace_runs([run.uid for run in small], _merged(small, table.spec))
+            elif table.name not in self._merging:
+                if should_flush(in_memory):
+                    self._submit(table, in_memory, to_file=True)
+                elif small:
+                    self._submit(table, small, to_file=False)
+                elif large := runs_to_merge(in_files):
+                    self._submit(table, large, to_file=True)
+
+    def _submit(self, table: Table, runs: Sequence[Run], *, to_file: bool) -> None:
+        job = self._merge_to_file if to_file else _merged
+        name = f"runs/{table.name}/{self.version:020}-{new_uuid()[:8]}.arrow"
+        args = (runs, table.spec, name) if to_file else (runs, table.spec)
+        self._retention.protect(name)
+        self._merging[table.name] = (runs, self._merger.submit(job, *args))  # type: ignore[arg-type]
+
+    def _merge_to_file(self, runs: Sequence[Run], spec: TableSpec, name: str) -> Run:
+        frame = _merged(runs, spec).frame
+        return map_run(self._root / name, write_run(self._root / name, name, frame))
+
+    def _finish_merges(self) -> None:
+        """Swap in what was merged since the last batch."""
+        for name, (inputs, merged) in list(self._merging.items()):
+            if merged.done():
+                del self._merging[name]
+                self._tables[name].replace_runs([run.uid for run in inputs], merged.result())
+
+    def close(self) -> None:
+        """Wait for the threads; what was being merged is left to be cleared away later."""
+        self._writer.shutdown(wait=True, cancel_futures=False)
+        self._merger.shutdown(wait=True, cancel_futures=True)
+
+
+def _merged(runs: Sequence[Run], spec: TableSpec) -> Run:
+    """Return one run with the rows of several (newest first), lasting through all their deltas."""
+    deltas = tuple(ref for run in reversed(runs) for ref in run.deltas)
+    return Run(frame=merged_rows(runs, spec), deltas=deltas)
+
+
+def _rehashed(run: Run, spec: TableSpec) -> Run:
+    """Return a run in the order of this process's hash function."""
+    return replace(run, frame=sorted_rows(run.frame, spec), views={})
+
+
+def _note_deltas(table: Table, added: Sequence[Run], refs: Sequence[DeltaRef]) -> None:
+    """Tell the runs a batch added through which delta they last, also where eviction has cut them since."""
+    by_uid = {run.uid: ref for run, ref in zip(added, refs, strict=True)}
+    table.runs = tuple(replace(run, deltas=(by_uid[run.uid],)) if run.uid in by_uid else run for run in table.runs)
+
+
+def only_attempt(folder: Path, version: int) -> str:
+    """Return the delta that makes ``version`` when no commit names it; CheckpointCorruptError unless there is just one."""
+    found = sorted(path.name for path in folder.glob(f"{version - 1:020}-*{_SUFFIX}"))
+    if len(found) != 1:
+        msg = (
+            f"state {folder}: version {version} is needed, no commit names its file, and there are {len(found)} of them "
+            f"{found}: restore the checkpoint from a copy"
+        )
+        raise CheckpointCorruptError(msg)
+    return found[0]

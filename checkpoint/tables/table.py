@@ -1,0 +1,137 @@
+"""A table of the state store: a few sorted runs, newest first, and what the current batch does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from microbatch.checkpoint.tables.hashing import HASH, TIME
+from microbatch.checkpoint.tables.locate import fetch, locate
+from microbatch.checkpoint.tables.run import Run, merged_rows, sorted_rows
+from microbatch.errors import PlanError
+from microbatch.protocols import TableSpec
+
+
+class Table:
+    """Implements ``protocols.StateTable``.
+
+    Attributes
+    ----------
+    runs
+        Newest first; the tuple is replaced, never changed, so whoever holds one keeps its version.
+    added
+        The rows this batch added, which go into its delta.
+    evicted_to
+        The latest mark rows were removed by.
+    """
+
+    def __init__(self, name: str, spec: TableSpec) -> None:
+        _check_types(name, spec)
+        self.name = name
+        self.spec = spec
+        self.runs: tuple[Run, ...] = ()
+        self.added: list[Run] = []
+        self.evicted_to: int | None = None
+        self.keys = 0
+        self._values = pl.Schema({n: d for n, d in spec.schema.items() if n not in spec.keys})
+        self._known = 0
+
+    def prepare(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows (unique keys) in the table's own order."""
+        return sorted_rows(rows, self.spec)
+
+    def lookup(self, prepared: pl.DataFrame) -> pl.DataFrame:
+        """Return the value columns found for the prepared rows' keys, aligned; null where a key is not there."""
+        where = locate(self.runs, prepared, self.spec.keys)
+        self._known = int(np.count_nonzero(where.found))
+        return fetch(self.runs, where, self._values)
+
+    def upsert(self, prepared: pl.DataFrame) -> None:
+        """Put prepared rows in the place of those with the same keys; they must have been looked up before."""
+        if prepared.height:
+            self.keys += prepared.height - self._known
+            self._add(prepared.select(TIME, HASH, *self.spec.schema).rechunk())
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Add rows to a log."""
+        if rows.height:
+            self._add(sorted_rows(rows, self.spec))
+
+    def _add(self, frame: pl.DataFrame) -> None:
+        run = Run(frame=frame)
+        self.added.append(run)
+        self.runs = (run, *self.runs)
+
+    def evict(self, mark_us: int) -> pl.DataFrame:
+        """Remove the rows up to the mark and return them: one per key, or all of a log, older first."""
+        gone = self._passed(mark_us)
+        self._forget(mark_us)
+        if not gone:
+            return pl.DataFrame(schema=self.spec.schema)
+        if self.spec.reduce is not None:
+            return pl.concat([run.frame for run in reversed(gone)]).select(list(self.spec.schema))
+        rows = merged_rows(gone, self.spec)
+        self.keys -= rows.height
+        return rows.select(list(self.spec.schema))
+
+    def evict_count(self, mark_us: int) -> int:
+        """Remove the rows up to the mark and return how many keys that were."""
+        gone = self._passed(mark_us)
+        self._forget(mark_us)
+        removed = merged_rows(gone, self.spec).height if gone else 0
+        self.keys -= removed
+        return removed
+
+    def _passed(self, mark_us: int) -> list[Run]:
+        """Return the part of each run up to the mark, newest first, leaving out runs without one; nothing is copied."""
+        cuts = [(run, run.row_after(mark_us)) for run in self.runs]
+        return [Run(frame=run.frame[run.first : cut]) for run, cut in cuts if cut > run.first]
+
+    def _forget(self, mark_us: int) -> None:
+        self.evicted_to = mark_us if self.evicted_to is None else max(mark_us, self.evicted_to)
+        self.runs = without(self.runs, mark_us)
+
+    def scan(self) -> pl.DataFrame:
+        """Return all rows: one per key, or all of a log."""
+        if not self.runs:
+            return pl.DataFrame(schema=self.spec.schema)
+        return merged_rows(self.runs, self.spec).select(list(self.spec.schema))
+
+    @property
+    def rows(self) -> int:
+        """Keys of a table, rows of a log."""
+        return sum(run.rows for run in self.runs) if self.spec.reduce else self.keys
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held, mapped files included."""
+        return sum(run.file.bytes if run.file else int(run.frame.estimated_size()) for run in self.runs)
+
+    def replace_runs(self, inputs: Sequence[int], merged: Run) -> bool:
+        """Put a merged run in the place of the ones it was made of; False if they do not stand together any more."""
+        uids = [run.uid for run in self.runs]
+        here = [k for k, uid in enumerate(uids) if uid in inputs]
+        if not here:
+            return False
+        first, last = here[0], here[-1]
+        if here != list(range(first, last + 1)):
+            return False
+        self.runs = without((*self.runs[:first], merged, *self.runs[last + 1 :]), self.evicted_to)
+        return True
+
+
+def without(runs: Sequence[Run], mark_us: int | None) -> tuple[Run, ...]:
+    """Return the runs without rows up to the mark, and without those that are left empty."""
+    return tuple(left for run in runs if (left := run.without(mark_us)).rows)
+
+
+def _check_types(name: str, spec: TableSpec) -> None:
+    for column, dtype in spec.schema.items():
+        if dtype in (pl.Int128, pl.UInt128) or isinstance(dtype, (pl.Object, pl.Unknown, pl.Null)):
+            msg = f"state of {name}: column {column!r} is {dtype}, which the state store cannot keep; cast it (to Int64, Decimal or String)"
+            raise PlanError(msg)
+        if column in spec.keys and isinstance(dtype, (pl.Categorical, pl.Enum)):
+            msg = f"state of {name}: key {column!r} is {dtype}, whose codes mean something in one process only; cast it to pl.String"
+            raise PlanError(msg)
