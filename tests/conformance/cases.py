@@ -53,4 +53,4 @@ def _case(body: Json) -> Case:
 def shared_folder() -> Path:
     """Return where the shared cases lie: $MICROBATCH_CONFORMANCE, else beside the repository."""
     default = Path(__file__).resolve().parents[2] / ".." / "shared" / "conformance"
-    return Path(os.environ.get("MICROBATCH_CONFORMANCE", default)).resolve()
+    return Path(os.environ.get("MICROBATCH_CONFORMANCE") or default).resolve()

@@ -128,6 +128,14 @@ def _run(script: Script, value: Any, step: Step) -> None:
     script.subject.run()
 
 
+def _run_batches(script: Script, value: int, step: Step) -> None:
+    script.subject.run_triggers(value)
+
+
+def _define(script: Script, value: Any, step: Step) -> None:
+    script.subject.define()
+
+
 def _advance_clock(script: Script, value: int, step: Step) -> None:
     script.subject.set_clock_ms(script.subject.clock.now_us() // 1_000 + value)
     script.subject.raise_failure()
@@ -252,6 +260,11 @@ def _expect_sink_batch(script: Script, value: int, step: Step) -> None:
     check_equal("expect_sink_batch", value, batches[-1][0] if batches else None)
 
 
+def _expect_status(script: Script, value: dict[str, Any], step: Step) -> None:
+    script.subject.settle()
+    check_progress(value, script.subject.handle.status)
+
+
 def _expect_failure(script: Script, value: Any, step: Step) -> None:
     """The next run must fail. A text is matched anywhere in the chain of causes; another refusal of the engine's own is a remark."""
     try:
@@ -276,6 +289,8 @@ STEPS: dict[str, Do] = {
     "start": _start,
     "stop": _stop,
     "run": _run,
+    "run_batches": _run_batches,
+    "define": _define,
     "advance_clock_ms": _advance_clock,
     "set_clock_ms": _set_clock,
     "set_fail": _set_fail,
@@ -296,5 +311,6 @@ STEPS: dict[str, Do] = {
     "expect_log": _expect_log,
     "expect_progress": _expect_progress,
     "expect_sink_batch": _expect_sink_batch,
+    "expect_status": _expect_status,
     "expect_failure": _expect_failure,
 }

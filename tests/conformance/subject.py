@@ -202,11 +202,27 @@ class Subject:
         while self.ticking and self.active and not self.clock.wait_for_sleeper(0.02):
             pass
 
+    def run_triggers(self, count: int) -> None:
+        """Run so many triggers; a start is the first one."""
+        if not self.ticking:
+            msg = "a number of triggers of a query that runs freely"
+            raise NotSupportedError(msg)
+        left = count
+        if not self.active:
+            self.start()
+            self._raise_start_error()
+            left -= 1
+        for _ in range(left):
+            self._tick()
+
+    def _tick(self) -> None:
+        self.set_clock_ms((self.clock.now_us() // 1_000 // self.tick_ms + 1) * self.tick_ms)
+        self.raise_failure()
+
     def _tick_until_idle(self) -> None:
         for _ in range(_MOST_TICKS):
             before = len(self.progress.all)
-            self.set_clock_ms((self.clock.now_us() // 1_000 // self.tick_ms + 1) * self.tick_ms)
-            self.raise_failure()
+            self._tick()
             if len(self.progress.all) == before:
                 return
         msg = f"the query was still busy after {_MOST_TICKS} triggers"

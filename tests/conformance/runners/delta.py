@@ -13,6 +13,7 @@ from microbatch.protocols import SinkBatch
 from microbatch.registry import connector
 from tests.conformance import engine
 from tests.conformance.compare import check_equal, check_rows
+from tests.conformance.ports import snake
 from tests.conformance.report import MismatchError
 from tests.conformance.sinks import Batch, outside_context
 from tests.conformance.steps import Do, Script, Step
@@ -58,7 +59,7 @@ def _recorder(script: Script) -> DeltaRecorder:
 
 
 def _sink_option(script: Script, value: dict[str, Any], step: Step) -> None:
-    _recorder(script).options |= value
+    _recorder(script).options |= {snake(name): option for name, option in value.items()}
 
 
 def _expect_table(script: Script, value: list[list[Any]], step: Step) -> None:
@@ -75,6 +76,16 @@ def _expect_txn(script: Script, value: dict[str, Any], step: Step) -> None:
     script.subject.look()
     app = script.subject.handle.id if value["app_id"] == "query id" else value["app_id"]
     check_equal("expect_txn", value["version"], DeltaTable(str(_recorder(script).folder)).transaction_version(app))
+
+
+def _expect_table_version(script: Script, value: int, step: Step) -> None:
+    script.subject.look()
+    check_equal("expect_table_version", value, DeltaTable(str(_recorder(script).folder)).version())
+
+
+def _expect_partition_by(script: Script, value: list[str], step: Step) -> None:
+    script.subject.look()
+    check_equal("expect_partition_by", value, DeltaTable(str(_recorder(script).folder)).metadata().partition_columns)
 
 
 def _batch_write(script: Script, value: dict[str, Any], step: Step) -> None:
@@ -119,6 +130,8 @@ _STEPS: dict[str, Do] = {
     "expect_table": _expect_table,
     "expect_table_rows": _expect_table_rows,
     "expect_txn": _expect_txn,
+    "expect_table_version": _expect_table_version,
+    "expect_partition_by": _expect_partition_by,
     "batch_write": _batch_write,
     "txn_write": _txn_write,
 }

@@ -82,16 +82,30 @@ def _source_option(script: Script, value: dict[str, Any], step: Step) -> None:
 def _source_log(script: Script, value: list[str], step: Step) -> None:
     """The names of the entries in the log of the first source, wherever below its folder they lie."""
     script.subject.look()
-    names = [f.name for f in (script.subject.checkpoint / "sources" / "0").rglob("*") if f.is_file()]
-    entries = sorted((n for n in names if n.removesuffix(".compact").isdigit()), key=lambda n: int(n.partition(".")[0]))
-    check_equal("expect_source_log", value, entries)
+    check_equal("expect_source_log", value, _entries(script.subject.checkpoint / "sources" / "0"))
 
 
-def _files(script: Script, value: list[str], step: Step) -> None:
-    """The files left in the folder of the first file source."""
+def _entries(folder: Path) -> list[str]:
+    """Return the names of a log's entries in a folder or below it, in the order of their numbers."""
+    names = [f.name for f in folder.rglob("*") if f.is_file()]
+    return sorted((n for n in names if n.removesuffix(".compact").isdigit()), key=lambda n: int(n.partition(".")[0]))
+
+
+def _sink_log(script: Script, value: list[str], step: Step) -> None:
+    """The names of the entries in the sink's own log."""
+    recorder = script.subject.recorder
+    assert isinstance(recorder, FileRecorder)
     script.subject.look()
-    port = next(p for p in script.subject.ports.values() if isinstance(p, FilePort))
-    check_equal("expect_files", sorted(value), sorted(str(f.relative_to(port.folder)) for f in port.folder.rglob("*") if f.is_file()))
+    check_equal("expect_sink_log", value, _entries(recorder.folder / "_spark_metadata"))
+
+
+def _files(script: Script, value: Any, step: Step) -> None:
+    """The files left in the folders of the inputs, by input, or those of the first file source."""
+    script.subject.look()
+    folders = {name: port.folder for name, port in script.subject.ports.items() if isinstance(port, FilePort)}
+    for name, names in (value if isinstance(value, dict) else {next(iter(folders)): value}).items():
+        left = sorted(str(f.relative_to(folders[name])) for f in folders[name].rglob("*") if f.is_file())
+        check_equal(f"expect_files {name}", sorted(names), left)
 
 
 _STEPS: dict[str, Do] = {
@@ -100,5 +114,6 @@ _STEPS: dict[str, Do] = {
     "expect_sink_table": _sink_table,
     "source_option": _source_option,
     "expect_source_log": _source_log,
+    "expect_sink_log": _sink_log,
     "expect_files": _files,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,14 @@ class JumpingClock:
 
 
 def run(body: dict[str, Any], folder: Path) -> str:
-    """Do the steps."""
+    """Do the steps; what a step asks is told by its fields."""
     for step in body["steps"]:
         name = next(iter(step))
-        if name not in _STEPS:
+        value = step[name]
+        if "interval_ms" not in value:
             msg = f"step {name}"
             raise NotSupportedError(msg)
-        _STEPS[name](step[name])
+        (_stops if "handler_says_stop_after" in value else _next)(value)
     return ""
 
 
@@ -49,18 +49,19 @@ def _stops(value: dict[str, Any]) -> None:
 
 
 def _next(value: dict[str, Any]) -> None:
-    interval_us = value["interval_ms"] * 1_000
-    pairs = value.get("pairs") or [[_first(value, "now_ms", "now", "at"), _first(value, "next_ms", "next", "is")]]
-    for now, due in pairs:
-        check_equal(f"trigger after {now} ms", due * 1_000, next_boundary_us(now * 1_000, interval_us))
+    """Compare the trigger due after each time; a value or a list of them."""
+    now, due = (_listed(value, names) for names in (_NOW, _DUE))
+    for at_ms, due_ms in zip(now, due, strict=True):
+        check_equal(f"trigger after {at_ms} ms", due_ms * 1_000, next_boundary_us(at_ms * 1_000, value["interval_ms"] * 1_000))
 
 
-def _first(value: dict[str, Any], *names: str) -> int:
+_NOW = ("now_ms", "now", "at_ms", "at", "after")
+_DUE = ("next_ms", "next", "due_ms", "due", "is", "answer")
+
+
+def _listed(value: dict[str, Any], names: tuple[str, ...]) -> list[int]:
     found = next((value[name] for name in names if name in value), None)
     if found is None:
-        msg = f"trigger_next with {sorted(value)}"
+        msg = f"a trigger's step with {sorted(value)}"
         raise NotSupportedError(msg)
-    return int(found)
-
-
-_STEPS: dict[str, Callable[[dict[str, Any]], None]] = {"trigger_stop": _stops, "trigger_next": _next}
+    return found if isinstance(found, list) else [found]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from tests.conformance import engine
+from microbatch.sources.seen_files import SeenFiles
 from tests.conformance.compare import check_equal
 from tests.conformance.report import NotSupportedError
 
@@ -24,12 +23,7 @@ def run(body: dict[str, Any], folder: Path) -> str:
 
 def _seen_files(value: dict[str, Any]) -> None:
     """Which files count as new; times of the case are milliseconds."""
-    try:
-        module = importlib.import_module("microbatch.sources.files")
-    except ImportError as missing:
-        msg = "file source"
-        raise NotSupportedError(msg) from missing
-    seen = engine.feature(module, "SeenFiles")(max_age_us=value["max_age_ms"] * 1_000)
+    seen = SeenFiles(max_age_us=value["max_age_ms"] * 1_000)
     for step in value["steps"]:
         if "add" in step:
             seen.add(step["add"][0], step["add"][1] * 1_000)
@@ -37,6 +31,8 @@ def _seen_files(value: dict[str, Any]) -> None:
             seen.purge()
         elif "is_new" in step:
             check_equal(f"is_new {step['is_new']}", step["answer"], seen.is_new(step["is_new"][0], step["is_new"][1] * 1_000))
+        elif "size" in step:
+            check_equal("size", step["size"], len(seen))
         else:
             msg = f"seen_files {next(iter(step))}"
             raise NotSupportedError(msg)
