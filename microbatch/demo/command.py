@@ -53,8 +53,9 @@ def run(output: Path, *, days: int, kills: int, seed: int) -> bool:
 
 def begin_anew(output: Path) -> None:
     """Make ``output`` an empty folder of the demo; PlanError if it holds what is not ours."""
-    if output.exists() and any(output.iterdir()) and not (output / _MARKER).exists():
-        msg = f"{output} is not empty and was not made by `microbatch demo`; name another folder with --output"
+    taken = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    if taken and not (output / _MARKER).exists():
+        msg = f"{output} is not empty or no folder, and was not made by `microbatch demo`; name another folder with --output"
         raise PlanError(msg)
     output.mkdir(parents=True, exist_ok=True)
     (output / _MARKER).touch()
