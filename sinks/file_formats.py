@@ -122,7 +122,7 @@ def _ipc_holds(dtype: pl.DataType) -> bool:
 
 
 def _csv_holds(dtype: pl.DataType) -> bool:
-    return dtype.is_numeric() or isinstance(dtype, _TEXT_TYPES)
+    return dtype.is_numeric() or isinstance(dtype, (*_TEXT_TYPES, pl.Time))
 
 
 def _ndjson_holds(dtype: pl.DataType) -> bool:

@@ -201,6 +201,7 @@ class FileWriter:
         """
         with _errors_named(f"batch {batch.batch_id} was not written to {self._files.folder}, and nothing of it is visible"):
             newest = self._log.latest_id()
+            self._claimed = self._claimed or self._check_owner()
             if self._claimed and newest is not None and batch.batch_id <= newest:  # step 1
                 self._metrics = {"files": "0", "bytes": "0"}
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +23,13 @@ from microbatch.protocols import Clock, EntryLog, Folder, Source, SourceContext,
 from microbatch.testing.assertions import NotOwedError, ensure, ensure_figures, ensure_line, ensure_same_rows, ensure_type, fail, run_checks
 
 _MOST_BATCHES = 1_000
+_PARTS: Mapping[str, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
+    "the last column": lambda frame: frame.select(pl.nth(-1)),
+    "the first two rows": lambda frame: frame.head(2),
+    "the second row": lambda frame: frame.slice(1, 1),
+    "the rows that pass a filter": lambda frame: frame.filter(pl.nth(-1).is_not_null()).select(pl.first()),
+    "the number of rows": lambda frame: frame.select(pl.len()),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +178,7 @@ def check_ranges_join_without_gap_or_overlap(place: SourcePlace) -> None:
     for k in range(4):
         arrived.append(place.arrive(k))
         ends.append(_newest(reader, ends[-1]))
-    parts = [_rows(reader, start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [_rows(reader, start, end) for start, end in pairwise(ends)]
     for k, rows in enumerate(parts):
         _ensure_arrived(rows, [arrived[k]], f"the range of arrival {k}")
     ensure_same_rows(_rows(reader, None, ends[-1]), pl.concat(parts), "four ranges against the range over all")
@@ -205,16 +213,8 @@ def check_part_of_a_range_is_part_of_its_rows(place: SourcePlace) -> None:
     reader = place.open()
     end = _newest(reader, None)
     rows = _rows(reader, None, end)
-    last = rows.columns[-1]
-    for what, verb in (
-        ("select", lambda frame: frame.select(last)),
-        ("head", lambda frame: frame.head(2)),
-        ("slice", lambda frame: frame.slice(1, 1)),
-        ("filter", lambda frame: frame.filter(pl.col(last).is_not_null()).select(rows.columns[0])),
-        ("no column", lambda frame: frame.select(pl.len())),
-    ):
-        expected: pl.DataFrame = verb(rows.lazy()).collect()
-        ensure_same_rows(verb(reader.read(None, end)).collect(), expected, f"{what} on read()", in_order=True)
+    for what, part_of in _PARTS.items():
+        ensure_same_rows(part_of(reader.read(None, end)).collect(), part_of(rows.lazy()).collect(), f"{what} of read()", in_order=True)
 
 
 def check_limit_cuts_the_backlog(place: SourcePlace) -> None:
