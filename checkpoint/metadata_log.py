@@ -20,6 +20,7 @@ class MetadataLog:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        self._oldest: int | None = None
 
     def add(self, entry_id: int, text: str) -> bool:
         """Write entry ``entry_id`` (0 or more); False, and nothing changed, if it exists. Durable on return."""
@@ -55,9 +56,12 @@ class MetadataLog:
 
     def purge_below(self, entry_id: int) -> None:
         """Remove the entries with ids below ``entry_id``, oldest first, with the checksum files Spark may have put beside them."""
-        for old in self.ids():
-            if old < entry_id:
+        if self._oldest is None:  # looked up once: listing a folder of entries in each batch would cost more than the batch's own entry
+            self._oldest = min(self.ids(), default=None)
+        if self._oldest is not None:
+            for old in builtins.range(self._oldest, entry_id):
                 remove_entry(self._folder, str(old))
+            self._oldest = max(self._oldest, entry_id)
 
     def where(self, entry_id: int) -> str:
         """Return where an entry lies or would lie, for messages."""

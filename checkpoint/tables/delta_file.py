@@ -70,7 +70,7 @@ def read_footer(path: Path) -> Footer:
         raise _damaged(path, "it is missing") from cause
     if zlib.crc32(text) != crc:
         raise _damaged(path, "the checksum of its footer does not fit")
-    footer = json.loads(text)
+    footer: Footer = json.loads(text)
     if footer.get("format") != FORMAT:
         msg = f"{path} has state format {footer.get('format')}, this version reads {FORMAT}: use a version of microbatch that wrote it"
         raise CheckpointCorruptError(msg)

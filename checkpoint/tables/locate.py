@@ -87,7 +87,7 @@ def _search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64
 
 
 def _of_the_same_key(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequence[str]) -> Index:
-    """Return the rows that hold the wanted keys themselves: where only the hash is equal, the row of the key among its neighbours, or -1."""
+    """Return the rows that hold the wanted keys: where only the hash is equal, the key's row among the neighbours, or -1."""
     equal = same_keys(run, wanted, at, rows, keys)
     if equal.all():
         return rows

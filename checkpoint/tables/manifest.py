@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from microbatch.checkpoint.tables.delta_file import Footer
@@ -12,19 +11,22 @@ from microbatch.checkpoint.tables.table import Table
 from microbatch.errors import CheckpointMismatchError
 
 
-def table_entry(table: Table, added: list[DeltaRef]) -> dict[str, Any]:
+def table_entry(table: Table) -> dict[str, Any]:
     """Return what makes up a table now: run files, newest first, and deltas not yet in one, oldest first."""
-    deltas = [ref for run in reversed(table.runs) if run.file is None for ref in run.deltas]
     return {
         "schema": [[name, str(dtype)] for name, dtype in table.spec.schema.items()],
         "keys": list(table.spec.keys),
         "time_key": table.spec.time_key,
         "log": table.spec.reduce is not None,
-        "runs": [asdict(run.file) for run in table.runs if run.file is not None],
-        "deltas": [asdict(ref) for ref in [*deltas, *added]],
+        "runs": [_as_json(run.file) for run in table.runs if run.file is not None],
+        "deltas": [_as_json(ref) for run in reversed(table.runs) if run.file is None for ref in run.deltas],
         "evicted_to": table.evicted_to,
         "rows": table.keys,
     }
+
+
+def _as_json(ref: FileRef | DeltaRef) -> dict[str, Any]:
+    return {name: getattr(ref, name) for name in ref.__slots__}
 
 
 def check_entry(table: Table, entry: dict[str, Any]) -> None:

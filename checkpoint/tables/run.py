@@ -113,7 +113,8 @@ Column = tuple[npt.NDArray[np.generic], "npt.NDArray[np.bool_] | None"]
 def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
     """Return ``__t``, ``__h`` and the table's columns, sorted, in one chunk."""
     ordered = order_columns(rows, spec)
-    return ordered.hstack(rows.select(list(spec.schema))).sort(ordered.columns, maintain_order=True).rechunk()
+    asked = rows if rows.columns == spec.schema.names() else rows.select(list(spec.schema))
+    return ordered.hstack(asked).sort(ordered.columns, maintain_order=True).rechunk()
 
 
 def write_run(path: Path, name: str, frame: pl.DataFrame) -> FileRef:

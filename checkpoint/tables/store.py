@@ -114,7 +114,7 @@ class StateStore:
         for table, added in changes.items():
             new = refs.get(table.name, [])
             _note_deltas(table, added, new)
-            entries[table.name] = table_entry(table, [])
+            entries[table.name] = table_entry(table)
             table.added = []
         footer: Footer = {
             "format": FORMAT,
@@ -156,7 +156,7 @@ class StateStore:
         name = f"runs/{table.name}/{self.version:020}-{new_uuid()[:8]}.arrow"
         args = (runs, table.spec, name) if to_file else (runs, table.spec)
         self._retention.protect(name)
-        self._merging[table.name] = (runs, self._merger.submit(job, *args))  # type: ignore[arg-type]
+        self._merging[table.name] = (runs, self._merger.submit(job, *args))
 
     def _merge_to_file(self, runs: Sequence[Run], spec: TableSpec, name: str) -> Run:
         frame = _merged(runs, spec).frame

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from microbatch.checkpoint.tables.hashing import HASH, TIME
 from microbatch.checkpoint.tables.locate import fetch, locate
 from microbatch.checkpoint.tables.run import Run, merged_rows, sorted_rows
 from microbatch.errors import PlanError
@@ -52,7 +51,7 @@ class Table:
         """Put prepared rows in the place of those with the same keys; they must have been looked up before."""
         if prepared.height:
             self.keys += prepared.height - self._known
-            self._add(prepared.select(TIME, HASH, *self.spec.schema).rechunk())
+            self._add(prepared.rechunk())
 
     def append(self, rows: pl.DataFrame) -> None:
         """Add rows to a log."""

@@ -3,21 +3,22 @@
  1. choose the end of each source
  2. fix the marks and the batch time
  3. decide: is there anything to do?
- 4. log the decision                                     -> offsets/N         fault point ``offsets_logged``
- 5. tell the sources that batch N-1 is over; purge old entries
- 6. read and evaluate                                                         ``rows_read``
+ 4. log the decision, on a thread                        -> offsets/N
+ 5. read and evaluate: no effect outside, so it need not wait for 4
+ 6. wait for 4; tell the sources that batch N-1 is over; purge old entries    fault points ``offsets_logged``, ``rows_read``
  7. write the state of version N+1, on a thread          -> state/N-*.delta   ``state_written``
  8. hand the rows to the sink                                                 ``sink_written``
  9. move the watermark
 10. log that the batch is done                           -> commits/N         ``batch_committed``
 
-A crash anywhere leads to step 5 of the same batch with the logged decision (see ``recovery``).
+A crash after step 4 leads to step 5 of the same batch with the logged decision (see ``recovery``), one before it to step 1.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import polars as pl
 
@@ -59,6 +60,7 @@ class Execution:
         self._last_started_us: int | None = None
         self._last_rows: dict[int, int] = {}
         self.current: BatchPlan | None = None
+        self._logger = ThreadPoolExecutor(1, thread_name_prefix="microbatch-offsets")
 
     def run_next(self, *, limited: bool = True, may_be_empty: bool = True) -> Progress | None:
         """Run one batch and return its figures, or return None if there was nothing to do.
@@ -73,12 +75,8 @@ class Execution:
             return None
         fault_point("batch_decided")
         self.current = plan
-        if rerun is None:
-            with phases.phase("walCommit"):
-                self._log_decision(plan)
-        fault_point("offsets_logged")
-        self._forget_before(plan)
-        progress = self._run(plan, phases, started_us)
+        logged = self._logger.submit(self._log_decision, plan) if rerun is None else None  # 4
+        progress = self._run(plan, logged, phases, started_us)
         self.current = None
         return progress
 
@@ -103,7 +101,7 @@ class Execution:
         return any(o.wants_batch(self._previous_mark_us, self.tracker.global_us) for o in self._opened.plan.stateful)
 
     def _log_decision(self, plan: BatchPlan) -> None:
-        if not self._opened.checkpoint.offsets.add(plan):  # 4
+        if not self._opened.checkpoint.offsets.add(plan):
             msg = (
                 f"checkpoint {self._opened.checkpoint.folder.path}: another run has logged batch {plan.batch_id} meanwhile; "
                 f"this run stops, nothing of its batch was written. Make sure that one query at a time uses a checkpoint"
@@ -111,17 +109,25 @@ class Execution:
             raise CheckpointInUseError(msg)
 
     def _forget_before(self, plan: BatchPlan) -> None:
-        for reader, end in zip(self._opened.readers, self._start, strict=True):  # 5
+        for reader, end in zip(self._opened.readers, self._start, strict=True):
             if end is not None:
                 reader.commit(end)
         self._opened.checkpoint.purge_below(plan.batch_id - self._opened.spec.retain_batches)
 
-    def _run(self, plan: BatchPlan, phases: Phases, started_us: int) -> Progress:
+    def _run(self, plan: BatchPlan, logged: Future[None] | None, phases: Phases, started_us: int) -> Progress:
         opened = self._opened
         counted: dict[int, int] = {}
+        try:
+            with phases.phase("addBatch"):
+                rows = self._evaluate(plan, phases, counted)  # 5
+        finally:
+            with phases.phase("walCommit"):
+                if logged is not None:
+                    logged.result()
+        fault_point("offsets_logged")
+        self._forget_before(plan)  # 6
+        fault_point("rows_read")
         with phases.phase("addBatch"):
-            rows = self._evaluate(plan, phases, counted)  # 6
-            fault_point("rows_read")
             pending = opened.store.commit(plan.batch_id + 1, new_uuid()[:8]) if opened.store else None  # 7
             opened.writer.write(SinkBatch(batch_id=plan.batch_id, rows=rows, info=self._info(plan)))  # 8
             fault_point("sink_written")
@@ -233,6 +239,7 @@ class Execution:
 
     def close(self) -> None:
         """Close sources, sink, state and checkpoint."""
+        self._logger.shutdown()
         self._opened.close.close()
 
 

@@ -18,6 +18,7 @@ from microbatch.operators.base import Batch, OperatorProgress
 from microbatch.operators.late import drop_late
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
+from microbatch.plan.partials import OLD
 from microbatch.plan.schema import event_time_key, schema_of
 from microbatch.protocols import StateTable, TableSpec
 
@@ -78,7 +79,8 @@ class AggregateOperator:
         reduced = self._split.checked(batch.collect(self._split.reduce(rows, self._keys)))
         if not self._keys:
             reduced = reduced.with_columns(pl.lit(0, pl.Int64).alias(_EVERYTHING))
-        reduced = reduced.select(list(self._stored))
+        if reduced.columns != self._stored.names():
+            reduced = reduced.select(list(self._stored))
         started = stopwatch_us()
         groups, removed, update_us = self._merge_into_state(reduced, batch)
         self._note(reduced.height, removed, update_us, stopwatch_us() - started - update_us)
@@ -101,7 +103,8 @@ class AggregateOperator:
 
     def _upsert(self, reduced: pl.DataFrame) -> pl.DataFrame:
         prepared = self._table.prepare(reduced)
-        older = self._table.lookup(prepared).rename(lambda name: f"{name}__old")
+        older = self._table.lookup(prepared)
+        older.columns = [f"{name}{OLD}" for name in older.columns]
         merged = self._split.checked(self._split.combine(prepared.hstack(older)))
         self._table.upsert(merged)
         return merged

@@ -39,6 +39,11 @@ class SplitAggregate:
     results: tuple[pl.Expr, ...]
     plain: tuple[pl.Expr, ...]
 
+    @property
+    def guards(self) -> list[str]:
+        """Products of floats that stand beside products of integers, to see that these fit."""
+        return [p.name for p in self.parts if p.name.startswith("float_product(")]
+
     def reduce(self, rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
         """Return one row of partial aggregates per group of input rows; without keys one row, also of no rows."""
         return _grouped(rows, keys, [p.reduce.alias(p.name) for p in self.parts])
@@ -60,13 +65,16 @@ class SplitAggregate:
         DataError
             An integer sum or product does not fit 64 bits; names the aggregate and one group.
         """
-        for part in self.parts:
-            if part.name.startswith("float_product(") and f"product({part.name[14:]}" in self.state_schema:
-                _raise_where(partials, pl.col(part.name).abs() >= _INT64_LIMIT, part.name.removeprefix("float_"), self.state_schema)
-            if part.wide and partials.schema[part.name] == pl.Int128:
-                too_wide = pl.col(part.name).cast(pl.Int64, strict=False).is_null() & pl.col(part.name).is_not_null()
-                _raise_where(partials, too_wide, part.name, self.state_schema)
-        return partials.cast({n: d for n, d in self.state_schema.items() if partials.schema[n] != d})
+        for guard in self.guards:
+            _raise_where(partials, pl.col(guard).abs() >= _INT64_LIMIT, guard.removeprefix("float_"), self.state_schema)
+        schema = partials.schema
+        narrowed = {n: d for n, d in self.state_schema.items() if schema[n] != d}
+        try:
+            return partials.cast(narrowed) if narrowed else partials
+        except pl.exceptions.InvalidOperationError:
+            for name in narrowed:
+                _raise_where(partials, pl.col(name).cast(pl.Int64, strict=False).is_null(), name, self.state_schema)
+            raise
 
     def finish(self, partials: Frame, keys: Sequence[str]) -> Frame:
         """Return keys and results, with the names, order and dtypes of ``output_schema``."""
@@ -74,7 +82,7 @@ class SplitAggregate:
 
     def batch(self, rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
         """Return the same result for bounded input by Polars' own aggregates, integers added in 64 bits."""
-        return _grouped(rows, keys, self.plain).cast(dict(self.output_schema))
+        return _grouped(rows, keys, self.plain).cast(self.output_schema)
 
 
 def _grouped(rows: pl.LazyFrame, keys: Sequence[str], aggs: Sequence[pl.Expr]) -> pl.LazyFrame:

@@ -1,7 +1,7 @@
 """Tells whether an expression looks at one row at a time, by a list of what does; what is not on it is refused by name.
 
-``Expr.meta.is_row_separable`` looks at the outermost node only, so it calls ``a - a.mean()`` row-wise. A stream is cut into batches anywhere: an
-expression over other rows would give another answer for each cut.
+``Expr.meta.is_row_separable`` looks at the outermost node only, so it calls ``a - a.mean()`` row-wise. A stream is cut anywhere:
+an expression over other rows would give another answer for each cut.
 """
 
 from __future__ import annotations
@@ -14,38 +14,28 @@ import polars as pl
 from microbatch.errors import PlanError
 from microbatch.plan.trees import Tree, function_name, node, tree_of
 
-_NODES = {
-    "Column",
-    "Literal",
-    "BinaryExpr",
-    "Ternary",
-    "Cast",
-    "Alias",
-    "Selector",
-    "Field",
-    "Element",
-    "KeepName",
-    "RenameAlias",
-    "StructEval",
-}
+_NODES = {"BinaryExpr", "Ternary", "Cast", "Alias", "Field", "Element", "KeepName", "RenameAlias", "StructEval"}
 _GROUPS = {
     "StringExpr": {"ConcatVertical"}, "TemporalExpr": set[str](), "ListExpr": {"Sample"}, "ArrayExpr": {"Sample"}, "StructExpr": set[str](),
-    "BinaryExpr": set[str](), "Categorical": set[str](), "Trigonometry": set[str](), "Pow": set[str](), "Business": set[str](), "MapExpr": set[str](),
+    "BinaryExpr": set[str](), "Categorical": set[str](), "Trigonometry": set[str](), "Pow": set[str](), "Business": set[str](),
+    "MapExpr": set[str](),
 }  # fmt: skip
 """Groups of functions that are row-wise, with the members that are not."""
 _MEMBERS = {
     "Boolean": {
-        "Not", "IsNull", "IsNotNull", "IsFinite", "IsInfinite", "IsNan", "IsNotNan", "IsIn", "IsBetween", "IsClose", "AnyHorizontal", "AllHorizontal",
+        "Not", "IsNull", "IsNotNull", "IsFinite", "IsInfinite", "IsNan", "IsNotNan", "IsIn", "IsBetween", "IsClose", "AnyHorizontal",
+        "AllHorizontal",
     },
     "Bitwise": {"CountOnes", "CountZeros", "LeadingOnes", "LeadingZeros", "TrailingOnes", "TrailingZeros"},
     "Range": {"IntRanges", "DateRanges", "DatetimeRanges", "TimeRanges"},
 }  # fmt: skip
 """Groups of which only these members are row-wise."""
 _FUNCTIONS = {
-    "Abs", "Negate", "Exp", "Log", "Log1p", "Expm1", "Floor", "Ceil", "Round", "RoundSF", "Truncate", "Clip", "Sign", "Atan2", "FillNull", "Hash", "Replace", "ReplaceStrict",
-    "Coalesce", "AsStruct", "SumHorizontal", "MeanHorizontal", "MaxHorizontal", "MinHorizontal", "Cut", "Reinterpret", "ToPhysical", "RepeatBy",
-    "ConcatExpr", "FoldHorizontal", "CumSumHorizontal", "DropNans", "DropNulls", "Trunc", "FillNan", "RowEncode",
-} - {"DropNans", "DropNulls", "ConcatExpr"}  # fmt: skip
+    "Abs", "Negate", "Exp", "Log", "Log1p", "Expm1", "Floor", "Ceil", "Round", "RoundSF", "Truncate", "Clip", "Sign", "Atan2", "FillNull",
+    "Hash", "Replace", "ReplaceStrict", "Coalesce", "AsStruct", "SumHorizontal", "MeanHorizontal", "MaxHorizontal", "MinHorizontal", "Cut",
+    "Reinterpret", "ToPhysical", "RepeatBy",
+}  # fmt: skip
+"""Functions without a group that are row-wise."""
 
 _INSTEAD = (
     "write a group_by(...).agg(...), a join with a bounded frame that holds the figure, or sink_foreach_batch(function) "
@@ -62,8 +52,8 @@ def check_row_wise(expressions: Sequence[pl.Expr], *, verb: str, allow_filter: b
         found = stranger(tree_of(expression, verb=verb), allow_filter=allow_filter)
         if found is not None:
             msg = (
-                f"{verb}: {expression} looks at other rows ({spoken(found)}), and a batch is only a piece of the stream, so its value would depend on "
-                f"where the stream is cut; {_INSTEAD}"
+                f"{verb}: {expression} looks at other rows ({spoken(found)}), and a batch is only a piece of the stream, so its value "
+                f"would depend on where the stream is cut; {_INSTEAD}"
             )
             raise PlanError(msg)
 
@@ -90,7 +80,7 @@ def stranger(tree: Tree, *, allow_filter: bool = False) -> str | None:
 def _operands(tag: str, body: Tree) -> Tree:
     """Return the parts of a node that are expressions: options such as an operator's name or a dtype are not."""
     if tag in ("BinaryExpr", "Ternary", "Filter"):
-        return [part for name, part in body.items() if name not in ("op",)]
+        return [part for name, part in body.items() if name != "op"]
     if tag == "Cast":
         return body["expr"]
     if tag in ("Alias", "KeepName", "RenameAlias"):

@@ -172,7 +172,7 @@ def test_the_union_of_a_source_with_itself_reads_one_offset(tmp_path: Path) -> N
 
 
 def test_chained_windows_get_every_row_of_the_first(tmp_path: Path) -> None:
-    # Counts per 5 s, then their maximum per 10 s: the row of [5, 10) has time 10 s - 1 us and reaches [0, 10) in the batch that closes both.
+    # Counts per 5 s, then their maximum per 10 s: the row of [5, 10) has time 10 s - 1 us and reaches [0, 10) as both close.
     stream, out = mb.MemoryStream(SECONDS), mb.MemorySink()
     timed = stream.frame().with_columns(t=pl.from_epoch("v", time_unit="s").cast(pl.Datetime("us"))).with_watermark("t", "0s")
     counts = timed.group_by(mb.window("t", "5s")).agg(pl.len().alias("n"))
