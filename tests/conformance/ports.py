@@ -57,7 +57,7 @@ class FilePort:
     def frame(self) -> Any:
         """Return the stream of the folder's files, with the options of now."""
         scan = engine.feature(mb, "scan_files")
-        options = {snake(name): value for name, value in self.options.items()}
+        options = file_options(self.format, self.options)
         known = inspect.signature(connector("source:files")).parameters
         for name in options:
             if name not in known:
@@ -90,6 +90,23 @@ def open_port(name: str, spec: Mapping[str, Any], folder: Path) -> Port:
         msg = f"{kind} source"
         raise NotSupportedError(msg)
     return MemoryPort(spec)
+
+
+_OTHERWISE_CALLED = {"source_archive_dir": "archive_dir", "recursive_file_lookup": "recursive"}
+_OF_FORMAT = {"header": "has_header", "sep": "separator", "delimiter": "separator", "null_value": "null_values", "quote": "quote_char"}
+
+
+def file_options(file_format: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Spark's options of a file source under our names; a CSV file has a header only if it says so."""
+    options: dict[str, Any] = {}
+    of_format: dict[str, Any] = {"has_header": False} if file_format == "csv" else {}
+    for name, value in given.items():
+        ours = snake(name)
+        if ours in _OF_FORMAT:
+            of_format[_OF_FORMAT[ours]] = value
+        else:
+            options[_OTHERWISE_CALLED.get(ours, ours)] = int(value) if isinstance(value, str) and value.isdigit() else value
+    return options | ({"format_options": of_format} if of_format else {})
 
 
 def snake(name: str) -> str:

@@ -13,7 +13,9 @@ from tests.conformance.cases import Case, Form, load
 from tests.conformance.execute import execute
 from tests.conformance.report import Outcome, Result
 
-_WINDOWED = [
+Steps = list[dict[str, Any]]
+
+_WINDOWED: Steps = [
     {"op": "source", "input": "a"},
     {"op": "with_columns", "cols": [["t", ["to_ts", "v"]]]},
     {"op": "with_watermark", "col": "t", "delay": "10s"},
@@ -22,7 +24,7 @@ _WINDOWED = [
 ]
 
 
-def outcome(steps: list[dict[str, Any]], pipeline: list[dict[str, Any]] | None = None, **more: Any) -> Result:
+def outcome(steps: Steps, pipeline: Steps | None = None, **more: Any) -> Result:
     body = {
         "id": "t",
         "area": "x",
@@ -62,7 +64,7 @@ def test_several_adds_before_a_run_arrive_as_one_batch() -> None:
 
 
 def test_a_watermark_is_seconds_and_the_next_batch_uses_it() -> None:
-    steps = [{"add": {"a": [[12], [40]]}}, {"run": True}, {"expect_watermark": 30}, {"expect_new": [[10, 1]]}]
+    steps: Steps = [{"add": {"a": [[12], [40]]}}, {"run": True}, {"expect_watermark": 30}, {"expect_new": [[10, 1]]}]
     assert outcome(steps, _WINDOWED).outcome is Outcome.PASSED
     assert outcome([*steps[:2], {"expect_watermark": 31}], _WINDOWED).outcome is Outcome.FAILED
 
@@ -83,7 +85,7 @@ def test_a_lenient_case_may_have_another_answer() -> None:
 
 
 def test_a_manual_clock_fires_the_trigger_that_falls_due() -> None:
-    steps = [
+    steps: Steps = [
         {"start": True},
         {"add": {"a": [[7]]}},
         {"advance_clock_ms": 999},
@@ -95,7 +97,7 @@ def test_a_manual_clock_fires_the_trigger_that_falls_due() -> None:
 
 
 def test_a_window_left_in_the_result_is_one_value() -> None:
-    steps = [{"add": {"a": [[12], [40]]}}, {"run": True}, {"expect_new": [[[10, 15], 1]]}]
+    steps: Steps = [{"add": {"a": [[12], [40]]}}, {"run": True}, {"expect_new": [[[10, 15], 1]]}]
     assert outcome(steps, _WINDOWED[:-1]).outcome is Outcome.PASSED
 
 
@@ -108,12 +110,12 @@ def test_a_shape_accepted_against_its_verdict_fails() -> None:
 @pytest.mark.parametrize(("mark", "rows"), [(9, []), (10, [[0, 10, 2]])])
 def test_an_explicit_watermark_closes_a_window_at_its_end_and_not_before(mark: int, rows: list[Any]) -> None:
     window = {"kind": "tumbling", "size_ms": 10, "offset_ms": 0}
-    pipeline = [
+    pipeline: Steps = [
         {"op": "watermark", "input": "a", "column": "ts", "explicit": True},
         {"op": "window_agg", "by": [], "window": window, "aggs": {"n": {"fn": "count"}}, "emit": "final"},
     ]
     inputs = {"a": {"kind": "stream", "schema": {"ts": "timestamp"}}}
-    steps = [
+    steps: Steps = [
         {"add": {"a": [[1], [9], [5_000_000]]}},
         {"watermark": {"a": mark}},
         {"run": True},
