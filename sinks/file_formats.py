@@ -86,7 +86,8 @@ class FileFormat:
         if self.name != "ndjson":
             return 0
         floats = pl.col(pl.Float16, pl.Float32, pl.Float64)
-        return int(rows.select(pl.sum_horizontal(pl.lit(0), floats.is_finite().not_().sum())).item())
+        lost = rows.select(floats.is_finite().not_().sum())
+        return int(lost.sum_horizontal().item()) if lost.width else 0
 
 
 def format_named(name: str) -> FileFormat:
