@@ -31,7 +31,11 @@ A failure that is no crash leaves nothing visible: what was staged is removed, a
 
 One query owns a folder. Its id is looked at when it opens the folder and claimed with its first batch, so that a second query, or the
 same one with a new checkpoint, is refused instead of having its batches 0, 1, ... taken for ones already there, as Spark's sink does. A
-log begun by Spark can be continued by the query with Spark's checkpoint only, which shows in the id of its first batch.
+log begun by Spark can be continued by the query with Spark's checkpoint only, which shows in the id of its first batch; not with
+partitions, which Spark lays out as ``<column>=<value>`` alone: so a batch of many files would not appear at once.
+
+``microbatch_id=<N>`` is a partition too, rather than a plain folder, because Spark refuses to read partitions below folders without "=".
+Checked with Spark 4.3: it reads both layouts, goes by our log, and we by its log.
 
 Sources: Spark's FileStreamSink, FileStreamSinkLog, ManifestFileCommitProtocol.
 """
@@ -193,6 +197,12 @@ class FileWriter:
         self._owners = context.open_log(str(files.folder / OWNERS), _OWNERS_COMPACTED_EVERY)
         self._claimed = self._check_owner()
         self._metrics: dict[str, str] = {}
+        if files.partition_by and not self._claimed and self._log.latest_id() is not None:
+            msg = (
+                f"{files.folder} was begun by another program, such as Spark, whose folders of partitions do not mix with ours; "
+                "take a new folder, or leave partition_by out"
+            )
+            raise PlanError(msg)
 
     def write(self, batch: SinkBatch) -> None:
         """Make the batch visible, whole, once; a batch whose id the log has or had changes nothing.

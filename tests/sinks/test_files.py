@@ -480,6 +480,32 @@ def test_new_query_on_a_folder_of_spark_is_refused_instead_of_skipped(batch_id: 
     assert plain(out) == [0, 1, 2]
 
 
+def test_partitions_do_not_join_a_folder_of_spark(out: Path) -> None:
+    write_as_spark(out, range(3))
+    with pytest.raises(
+        PlanError, match="was begun by another program, such as Spark, whose folders of partitions do not mix with ours; take a new"
+    ):
+        writer_of(FileSink(out, partition_by="kind"))
+
+
+def test_partitioned_folder_of_spark_is_read_with_its_columns(out: Path) -> None:
+    file = out / "kind=%25x" / "part-00000.parquet"
+    file.parent.mkdir(parents=True)
+    frame(1).drop("kind").write_parquet(file)
+    open_log(str(out / "_spark_metadata"), 10).add(0, [json.dumps({"path": file.as_uri(), "action": "add"})])
+    assert_frame_equal(read_file_sink(out).collect(), pl.DataFrame({"n": [1], "kind": ["%x"]}))
+
+
+def test_files_of_spark_other_than_parquet_are_left_to_their_reader(out: Path) -> None:
+    write_as_spark(out, range(1))
+    text = out / "part-0.json"
+    text.write_text("{}")
+    open_log(str(out / "_spark_metadata"), 10).add(1, [json.dumps({"path": text.as_uri(), "action": "add"})])
+    (out / "_spark_metadata" / "0").write_text("v1")
+    with pytest.raises(SinkError, match=r"was not written by microbatch and holds no parquet files; read it with pl.scan_csv"):
+        read_file_sink(out)
+
+
 # -- reading by the log ---------------------------------------------------------------------------------------------------------
 
 
