@@ -56,13 +56,16 @@ def files(folder: Path) -> SourcePlace:
 def rate(folder: Path) -> SourcePlace:
     from microbatch.sources.rate import RateSource
 
-    clock = ManualClock(1_700_000_000_000_000)
+    begin_us = 1_700_000_000_000_000
+    clock = ManualClock(begin_us)
     return SourcePlace(
-        make=lambda: RateSource(rows_per_second=5),
+        make=lambda: RateSource(5, start_us=begin_us),
         arrive=lambda k: clock.advance_us(2_000_000),
         checkpoint=folder / "checkpoint",
         clock=clock,
+        # As in Spark its first offset is 0, not None: a first batch without rows, before the first second is over.
         begins_empty=False,
+        reads_all=False,  # by the machine's clock
     )
 
 
