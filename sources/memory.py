@@ -80,7 +80,7 @@ class Arrived:
         n_rows = self._ends[n_adds - 1] if most_rows is None else min(most_rows, self._ends[n_adds - 1])
         return {"adds": min(bisect_right(self._ends, n_rows), n_adds), "rows": n_rows}
 
-    def rows(self, start: int, end: int) -> pl.LazyFrame:
+    def between(self, start: int, end: int) -> pl.LazyFrame:
         """Return the rows from ``start`` up to, not including, ``end``, counted from 0."""
         first, last = bisect_right(self._ends, start), bisect_left(self._ends, end)
         touched = self._frames[first : last + 1]
@@ -149,7 +149,7 @@ class MemorySource:
     def read_all(self) -> pl.LazyFrame:
         """Return all rows there are now."""
         with _arrivals:
-            return self._arrived.rows(0, self._arrived.n_rows)
+            return self._arrived.between(0, self._arrived.n_rows)
 
 
 class MemoryReader:
@@ -186,7 +186,7 @@ class MemoryReader:
                     f"such rows end with their process: take a new checkpoint, or add the same rows again first"
                 )
                 raise SourceError(msg)
-            return self._arrived.rows(_rows(start), _rows(end))
+            return self._arrived.between(_rows(start), _rows(end))
 
     def row_count(self, start: Offset, end: Offset) -> int:
         """Return the number of rows."""

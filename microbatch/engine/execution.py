@@ -56,7 +56,6 @@ class Execution:
             position.operator_watermarks_us,
             position.watermark_us,
         )
-        self._ran_a_batch = False
         self._last_started_us: int | None = None
         self._last_rows: dict[int, int] = {}
         self.current: BatchPlan | None = None
@@ -96,7 +95,12 @@ class Execution:
         return BatchPlan(batch_id=self.next_batch_id, offsets=ends, marks=marks, batch_time_us=now_us, conf=self._opened.conf)
 
     def _wants_batch_without_data(self) -> bool:
-        if not (self._opened.spec.no_data_batches and self._ran_a_batch):
+        """Return True if the watermark moved since the last batch and an operator would close something; also first thing in a run.
+
+        Spark makes none in the first trigger of a run, so what a crash kept open stays open until new data comes; here a restart is
+        invisible.
+        """
+        if not self._opened.spec.no_data_batches or self.next_batch_id == 0:
             return False
         return any(o.wants_batch(self._previous_mark_us, self.tracker.global_us) for o in self._opened.plan.stateful)
 
@@ -190,7 +194,6 @@ class Execution:
         self._start = plan.offsets
         self._previous_mark_us = plan.marks.eviction_us
         self.next_batch_id = plan.batch_id + 1
-        self._ran_a_batch = True
         self._last_started_us = started_us
         self._last_rows.update(counted)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from microbatch.checkpoint.checkpoint import Checkpoint
 from microbatch.checkpoint.entry_log import CompactibleLog, open_entry_log
 from microbatch.checkpoint.query_metadata import read_facts, write_facts
-from microbatch.checkpoint.tables.store import StateStore
+from microbatch.checkpoint.state.store import StateStore
 from microbatch.engine.recovery import Position, recover
 from microbatch.engine.spec import QuerySpec
 from microbatch.errors import CheckpointMismatchError

@@ -15,7 +15,7 @@ import polars as pl
 from microbatch.clock import stopwatch_us
 from microbatch.model import OutputMode
 from microbatch.operators.base import Batch, OperatorProgress
-from microbatch.operators.late import drop_late
+from microbatch.operators.late import late
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
 from microbatch.plan.partials import OLD
@@ -23,6 +23,7 @@ from microbatch.plan.schema import event_time_key, schema_of
 from microbatch.protocols import StateTable, TableSpec
 
 _EVERYTHING = "__all"  # the one key of an aggregation without keys
+_ROWS = "__rows"
 
 
 def aggregate_table(node: Aggregate, split: SplitAggregate, mode: OutputMode) -> TableSpec:
@@ -73,10 +74,7 @@ class AggregateOperator:
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the groups the output mode wants from this batch, with the columns the user named."""
         rows = inputs[0].with_columns(self._as_stored) if self._as_stored else inputs[0]
-        self._late_rows = 0
-        if self._mode is not OutputMode.COMPLETE and self._time_key is not None:
-            rows = drop_late(rows, self._time_key, batch, self._count_late)
-        reduced = self._split.checked(batch.collect(self._split.reduce(rows, self._keys)))
+        reduced = self._split.checked(self._reduce(rows, batch))
         if not self._keys:
             reduced = reduced.with_columns(pl.lit(0, pl.Int64).alias(_EVERYTHING))
         if reduced.columns != self._stored.names():
@@ -86,6 +84,20 @@ class AggregateOperator:
         self._note(reduced.height, removed, update_us, stopwatch_us() - started - update_us)
         result = self._split.finish(groups, self._keys)
         return (result.with_columns(self._as_declared) if self._as_declared else result).lazy()
+
+    def _reduce(self, rows: pl.LazyFrame, batch: Batch) -> pl.DataFrame:
+        """Return the batch as one row of partial aggregates a group, without late groups.
+
+        The time is a key, so a row is late just when its group is: groups are judged, of which there are fewer, and their rows counted.
+        """
+        self._late_rows = 0
+        mark = batch.marks.late_us
+        if mark is None or self._time_key is None or self._mode is OutputMode.COMPLETE:
+            return batch.collect(self._split.reduce(rows, self._keys))
+        reduced = batch.collect(self._split.reduce(rows, self._keys, pl.len().alias(_ROWS)))
+        is_late = late(self._time_key, self._stored, mark)
+        self._late_rows = int(reduced.select(pl.col(_ROWS).filter(is_late).sum()).item())
+        return (reduced.filter(~is_late) if self._late_rows else reduced).drop(_ROWS)
 
     def _merge_into_state(self, reduced: pl.DataFrame, batch: Batch) -> tuple[pl.DataFrame, int, int]:
         """Return the groups to put out, how many left the state, and the microseconds spent before any left."""
@@ -119,9 +131,6 @@ class AggregateOperator:
     def _close_silently(self, batch: Batch) -> int:
         mark = batch.marks.eviction_us
         return self._table.evict_count(mark) if mark is not None and self._time_key is not None else 0
-
-    def _count_late(self, n_rows: int) -> None:
-        self._late_rows = n_rows
 
     def _note(self, updated: int, removed: int, update_us: int, removal_us: int) -> None:
         self._progress = OperatorProgress(

@@ -44,9 +44,9 @@ class SplitAggregate:
         """Products of floats that stand beside products of integers, to see that these fit."""
         return [p.name for p in self.parts if p.name.startswith("float_product(")]
 
-    def reduce(self, rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
-        """Return one row of partial aggregates per group of input rows; without keys one row, also of no rows."""
-        return _grouped(rows, keys, [p.reduce.alias(p.name) for p in self.parts])
+    def reduce(self, rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
+        """Return one row of partial aggregates per group of input rows, with ``more`` columns; without keys one row, also of no rows."""
+        return _grouped(rows, keys, [*(p.reduce.alias(p.name) for p in self.parts), *more])
 
     def merge(self, partials: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
         """Return one row per group from several, those of older batches standing first."""

@@ -12,9 +12,9 @@ from microbatch.engine.recovery import recover
 
 def open_windows(checkpoint: Path) -> pl.DataFrame:
     """Return window_start and key of the groups in the state of the newest version, each once."""
-    from microbatch.checkpoint.tables.delta_file import read_footer, read_stream
-    from microbatch.checkpoint.tables.manifest import deltas_in, runs_in
-    from microbatch.checkpoint.tables.run import map_run
+    from microbatch.checkpoint.state.delta_file import read_footer, read_stream
+    from microbatch.checkpoint.state.manifest import deltas_in, runs_in
+    from microbatch.checkpoint.state.run import map_run
 
     opened = Checkpoint.open(checkpoint)
     try:

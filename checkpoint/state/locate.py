@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from microbatch.checkpoint.tables.hashing import HASH, TIME, directory
-from microbatch.checkpoint.tables.run import Run
+from microbatch.checkpoint.state.hashing import HASH, TIME, directory
+from microbatch.checkpoint.state.run import Run
 
 Index = npt.NDArray[np.int64]
 _FEW_SEGMENTS = 64
@@ -132,11 +132,9 @@ def fetch(runs: Sequence[Run], where: Located, columns: pl.Schema) -> pl.DataFra
     arrays = {name: _fetch_fixed(runs, where, name, found) for name in fixed}
     out = pl.DataFrame({name: values for name, (values, _) in arrays.items()} | {f"{name}?": valid for name, (_, valid) in arrays.items()})
     exprs = [pl.when(pl.col(f"{name}?")).then(pl.col(name).cast(columns[name])).alias(name) for name in fixed]
-    typed = out.select(exprs) if fixed else pl.DataFrame()
     others = [name for name in columns if name not in arrays]
-    if others:
-        typed = typed.hstack(_fetch_others(runs, where, others, columns))
-    return typed.select(list(columns))
+    pieces = ([out.select(exprs)] if fixed else []) + ([_fetch_others(runs, where, others, columns)] if others else [])
+    return pl.concat(pieces, how="horizontal").select(list(columns)) if pieces else pl.DataFrame(height=found.size)
 
 
 def is_fixed(dtype: pl.DataType) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from microbatch.checkpoint.atomic import LocalFolder
-from microbatch.checkpoint.tables.run import DeltaRef
+from microbatch.checkpoint.state.run import DeltaRef
 from microbatch.errors import CheckpointCorruptError
 
 MAGIC = b"MBSTATE1"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from microbatch.checkpoint.tables.delta_file import Footer
-from microbatch.checkpoint.tables.run import DeltaRef, FileRef
-from microbatch.checkpoint.tables.table import Table
+from microbatch.checkpoint.state.delta_file import Footer
+from microbatch.checkpoint.state.run import DeltaRef, FileRef
+from microbatch.checkpoint.state.table import Table
 from microbatch.errors import CheckpointMismatchError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from microbatch.checkpoint.tables.locate import fetch, locate
-from microbatch.checkpoint.tables.run import Run, merged_rows, sorted_rows
+from microbatch.checkpoint.state.locate import fetch, locate
+from microbatch.checkpoint.state.run import Run, merged_rows, sorted_rows
 from microbatch.errors import PlanError
 from microbatch.protocols import TableSpec
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from microbatch.checkpoint.tables.run import Run
+from microbatch.checkpoint.state.run import Run
 
 TIER = 4
 MOST_RUNS = 12

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from microbatch.checkpoint.tables.delta_file import read_footer
-from microbatch.checkpoint.tables.manifest import files_in
+from microbatch.checkpoint.state.delta_file import read_footer
+from microbatch.checkpoint.state.manifest import files_in
 from microbatch.errors import CheckpointCorruptError
 
 _EVERY = 16

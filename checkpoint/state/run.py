@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from microbatch.checkpoint.tables.hashing import HASH, TIME, directory, order_columns
+from microbatch.checkpoint.state.hashing import HASH, TIME, directory, order_columns
 from microbatch.errors import CheckpointCorruptError
 from microbatch.protocols import TableSpec
 

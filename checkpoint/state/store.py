@@ -11,13 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from microbatch.checkpoint.atomic import LocalFolder
-from microbatch.checkpoint.tables.compaction import INLINE_ROWS, runs_to_merge, should_flush, split_by_place
-from microbatch.checkpoint.tables.delta_file import FORMAT, Footer, encode, read_footer, read_stream, write_delta
-from microbatch.checkpoint.tables.hashing import hash_probe
-from microbatch.checkpoint.tables.manifest import check_entry, deltas_in, files_in, runs_in, table_entry
-from microbatch.checkpoint.tables.retention import Retention
-from microbatch.checkpoint.tables.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
-from microbatch.checkpoint.tables.table import Table, without
+from microbatch.checkpoint.state.compaction import INLINE_ROWS, runs_to_merge, should_flush, split_by_place
+from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, read_footer, read_stream, write_delta
+from microbatch.checkpoint.state.hashing import hash_probe
+from microbatch.checkpoint.state.manifest import check_entry, deltas_in, files_in, runs_in, table_entry
+from microbatch.checkpoint.state.retention import Retention
+from microbatch.checkpoint.state.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
+from microbatch.checkpoint.state.table import Table, without
 from microbatch.clock import new_uuid
 from microbatch.errors import CheckpointCorruptError
 from microbatch.faults import fault_point

@@ -1,1 +1,0 @@
-"""The state store: versioned tables of sorted Arrow runs, one delta a batch."""
