@@ -10,6 +10,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -113,24 +114,11 @@ def main() -> None:
     ads, users = data.ad_events(args.rows), data.user_events(args.rows)
     jobs: list[tuple[str, float, Callable[[loops.Engine], Job], Job]] = []
     for per_batch, goal in ((5, 0.8), (1, 0.7)):
-        jobs.append((f"ads, append, {per_batch} files", goal, lambda e, n=per_batch: ads_loop(ads, n, e), ads_engine(ads, per_batch)))
+        jobs.append((f"ads, append, {per_batch} files", goal, partial(ads_loop, ads, per_batch), ads_engine(ads, per_batch)))
     for per_batch in (5, 1):
-        jobs.append(
-            (
-                f"users, append, {per_batch} files",
-                0.6,
-                lambda e, n=per_batch: users_append_loop(users, n, e),
-                users_append_engine(users, per_batch),
-            )
-        )
-        jobs.append(
-            (
-                f"users, update, {per_batch} files",
-                0.4,
-                lambda e, n=per_batch: users_update_loop(users, n, e),
-                users_update_engine(users, per_batch),
-            )
-        )
+        append, update = partial(users_append_loop, users, per_batch), partial(users_update_loop, users, per_batch)
+        jobs.append((f"users, append, {per_batch} files", 0.6, append, users_append_engine(users, per_batch)))
+        jobs.append((f"users, update, {per_batch} files", 0.4, update, users_update_engine(users, per_batch)))
     table = Table("job", "loop s", "engine s", "M rows/s", "ratio", "goal")
     for name, goal, loop, engine in jobs:
         if args.only not in name:

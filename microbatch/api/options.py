@@ -64,7 +64,7 @@ def settings_of(options: QueryOptions) -> Settings:
         if option not in QueryOptions.__annotations__:
             raise unknown_option(option, QueryOptions.__annotations__)
     retain = given.get("retain_batches", 100)
-    if not isinstance(retain, int) or isinstance(retain, bool) or retain < 1:
+    if type(retain) is not int or retain < 1:
         msg = f"retain_batches={retain!r} must be a whole number, 1 or more: recovery needs the last batch"
         raise PlanError(msg)
     checkpoint = given.get("checkpoint")

@@ -52,7 +52,7 @@ def concat(frames: Sequence[StreamFrame]) -> StreamFrame:
     if not frames:
         msg = "concat needs at least one frame"
         raise PlanError(msg)
-    nodes = tuple(frame._node for frame in frames)
+    nodes = tuple(frame.plan for frame in frames)
     check_union(nodes)
     return frames[0] if len(frames) == 1 else StreamFrame(Union(inputs=nodes))
 

@@ -248,6 +248,11 @@ class StreamFrame:
     # -- looking ----------------------------------------------------------------------------------------------------------
 
     @property
+    def plan(self) -> Node:
+        """The plan as nodes, for tools that look into it."""
+        return self._node
+
+    @property
     def is_streaming(self) -> bool:
         """True if rows keep arriving."""
         return is_streaming(self._node)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 import pytest
 
 import microbatch as mb
 
-SCHEMA = {"t": pl.Datetime("us"), "k": pl.String, "v": pl.Int64}
+SCHEMA: dict[str, Any] = {"t": pl.Datetime("us"), "k": pl.String, "v": pl.Int64}
 STATIC = pl.DataFrame({"k": ["a"], "w": [1]})
 
 

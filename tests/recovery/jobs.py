@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 import microbatch as mb
 
-SCHEMA = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
+SCHEMA: dict[str, Any] = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
 SINKS = ("delta-append", "delta-update", "delta-complete", "files")
 N_FILES = 9
 
