@@ -23,6 +23,7 @@ from microbatch.errors import (
     SinkError,
     SourceError,
 )
+from microbatch.plan.batch_time import batch_time
 from microbatch.plan.window import Window, window, window_time
 from microbatch.registry import connector
 
@@ -59,6 +60,7 @@ __all__ = [
     "StreamingQueryListener",
     "Window",
     "__version__",
+    "batch_time",
     "concat",
     "read_file_sink",
     "scan_files",

@@ -10,11 +10,12 @@ import polars as pl
 from microbatch.model import Json, OutputMode
 from microbatch.operators.aggregate import AggregateOperator, aggregate_table
 from microbatch.operators.base import Batch, Operator, StatefulOperator
-from microbatch.operators.stateless import ReadSource, Stateless
+from microbatch.operators.stateless import ReadSource, Stateless, Timed
 from microbatch.operators.watermark import ObserveEventTime
 from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.batch_time import tells_time
 from microbatch.plan.checks import stateful_nodes
-from microbatch.plan.nodes import Aggregate, Node, Scan, WithWatermark, inputs_of, walk
+from microbatch.plan.nodes import Aggregate, Node, RowWise, Scan, WithWatermark, inputs_of, walk
 from microbatch.plan.schema import event_time_key, schema_of
 from microbatch.protocols import StateTable, TableSpec
 
@@ -53,7 +54,7 @@ def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalP
         if isinstance(at, Scan):
             operator = ReadSource(source=at.source)
         else:
-            operator = watermarks.get(id(at)) or stateful.get(id(at)) or Stateless(node=at)
+            operator = watermarks.get(id(at)) or stateful.get(id(at)) or _stateless(at)
         return Step(operator=operator, inputs=tuple(step(i) for i in inputs_of(at)) if not isinstance(at, Scan) else ())
 
     return PhysicalPlan(root=step(node), watermarks=tuple(watermarks.values()), stateful=tuple(stateful.values()))
@@ -100,6 +101,10 @@ def _fingerprint(node: Aggregate, mode: OutputMode) -> Json:
         "time_key": event_time_key(node),
         "state": [[name, str(dtype)] for name, dtype in split.state_schema.items()],
     }
+
+
+def _stateless(node: Node) -> Operator:
+    return Timed(node=node) if isinstance(node, RowWise) and tells_time(node) else Stateless(node=node)
 
 
 def _observer(node: WithWatermark, names: Mapping[int, str]) -> ObserveEventTime:

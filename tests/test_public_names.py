@@ -32,6 +32,7 @@ PUBLIC_NAMES = [
     "StreamingQueryListener",
     "Window",
     "__version__",
+    "batch_time",
     "concat",
     "read_file_sink",
     "scan_files",

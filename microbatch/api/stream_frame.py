@@ -13,6 +13,7 @@ from microbatch.api.options import QueryOptions, did_you_mean
 from microbatch.api.query import Query
 from microbatch.api.refused import refused_verb
 from microbatch.api.writing import to_sink
+from microbatch.clock import SystemClock
 from microbatch.durations import Duration, duration_us
 from microbatch.errors import PlanError
 from microbatch.plan.checks import check_static_join, check_union
@@ -91,6 +92,7 @@ class StreamFrame:
         *,
         row_wise: bool,
         schema: Mapping[str, Any] | None = None,
+        keeps: Sequence[str] = (),
         name: str | None = None,
     ) -> StreamFrame:
         """Return the rows ``function`` makes of each piece of the stream.
@@ -104,10 +106,10 @@ class StreamFrame:
             Must be True: your word that each row it returns depends on one row of the input only.
         schema
             The columns it returns; None: the same as it takes.
+        keeps
+            Columns it passes on untouched, for each row it returns: these stay event time and grouping keys, others do not.
         name
             Identifies the function in ``explain``; default: its own name.
-
-        Event time does not pass through a function: put ``with_watermark`` behind it.
         """
         if row_wise is not True:
             msg = (
@@ -117,7 +119,10 @@ class StreamFrame:
             raise PlanError(msg)
         columns = schema_of(self._node) if schema is None else pl.Schema(schema)
         label = name or str(getattr(function, "__qualname__", type(function).__qualname__))
-        return StreamFrame(MapBatches(input=self._node, function=function, schema=columns, name=label))
+        if changed := [c for c in keeps if columns.get(c) != schema_of(self._node).get(c)]:
+            msg = f"map_batches(keeps={list(keeps)}): {changed} are not the same columns before and behind the function"
+            raise PlanError(msg)
+        return StreamFrame(MapBatches(input=self._node, function=function, schema=columns, name=label, keeps=tuple(keeps)))
 
     # -- time -------------------------------------------------------------------------------------------------------------
 
@@ -272,7 +277,7 @@ class StreamFrame:
 
     def as_batch(self) -> pl.LazyFrame:
         """Return the same verbs over all input there is now, as one plain Polars query: what the stream will have given in the end."""
-        return run_bounded(self._node, schema_of)
+        return run_bounded(self._node, schema_of, SystemClock().now_us())
 
     def pipe(self, function: Callable[Concatenate[StreamFrame, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``function(self, ...)``, so that steps read from top to bottom."""

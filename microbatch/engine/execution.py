@@ -166,7 +166,7 @@ class Execution:
             batch.engine = "streaming" if expected > _STREAMING_ROWS else "in-memory"
             return rows
 
-        batch = Batch(rows_of=rows_of, marks=plan.marks, mode=opened.spec.mode)
+        batch = Batch(rows_of=rows_of, marks=plan.marks, time_us=plan.batch_time_us, mode=opened.spec.mode)
         with phases.phase("queryPlanning"):
             root = opened.plan.root
         rows = batch.collect(root.run(batch))

@@ -22,6 +22,7 @@ class Batch:
 
     rows_of: Callable[[Source], pl.LazyFrame]
     marks: Marks
+    time_us: int
     mode: OutputMode
     engine: Literal["auto", "in-memory", "streaming"] = "auto"
     _waiting: list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]] = field(

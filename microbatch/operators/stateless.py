@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from microbatch.operators.base import Batch
-from microbatch.plan.nodes import Node
+from microbatch.plan.batch_time import at_time
+from microbatch.plan.nodes import Node, RowWise
 from microbatch.plan.run import run_node
 from microbatch.plan.schema import schema_of
 from microbatch.protocols import Source
@@ -23,6 +24,17 @@ class Stateless:
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:  # noqa: ARG002
         """Return the node applied to its inputs."""
         return run_node(self.node, inputs, schema_of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """A verb whose expressions ask for the time of the batch."""
+
+    node: RowWise
+
+    def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
+        """Return the verb with the batch's logged time."""
+        return run_node(at_time(self.node, batch.time_us), inputs, schema_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

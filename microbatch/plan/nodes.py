@@ -38,12 +38,13 @@ class RowWise:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class MapBatches:
-    """A user's function over frames, declared to be row-wise; ``name`` identifies it across restarts."""
+    """A user's function over frames, declared to be row-wise and to pass the columns ``keeps`` on untouched."""
 
     input: Node
     function: Callable[[pl.DataFrame], pl.DataFrame]
     schema: pl.Schema
     name: str
+    keeps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import polars as pl
 
 from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.batch_time import at_time, tells_time
 from microbatch.plan.nodes import (
     Aggregate,
     AssignWindow,
@@ -57,6 +58,7 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
             return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(inputs[0], node.keys)
 
 
-def run_bounded(node: Node, schema_of: SchemaOf) -> pl.LazyFrame:
+def run_bounded(node: Node, schema_of: SchemaOf, now_us: int) -> pl.LazyFrame:
     """Return the whole plan over all input there is now, as one plain Polars query."""
-    return run_node(node, [run_bounded(i, schema_of) for i in inputs_of(node)], schema_of)
+    timed = at_time(node, now_us) if isinstance(node, RowWise) and tells_time(node) else node
+    return run_node(timed, [run_bounded(i, schema_of, now_us) for i in inputs_of(node)], schema_of)

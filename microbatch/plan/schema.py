@@ -75,8 +75,10 @@ def _verb(node: Node) -> str:
 def event_times(node: Node) -> dict[str, bool]:
     """Return the columns that carry event time; True for the end of a window, False for an instant."""
     match node:
-        case Scan() | Static() | MapBatches():
+        case Scan() | Static():
             return {}
+        case MapBatches():
+            return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keeps}
         case WithWatermark():
             return {node.column: False}
         case AssignWindow():
@@ -106,8 +108,11 @@ def row_keys(node: Node) -> tuple[str, ...]:
             inside = row_keys(node.input)
             outside = _through(node, dict.fromkeys(inside, False))
             return tuple(outside) if len(outside) == len(inside) else ()
-        case WithWatermark() | MapBatches():
-            return tuple(k for k in row_keys(node.input) if k in schema_of(node))
+        case WithWatermark():
+            return row_keys(node.input)
+        case MapBatches():
+            keys = row_keys(node.input)
+            return keys if set(keys) <= set(node.keeps) else ()
         case _:
             return ()
 

@@ -138,7 +138,7 @@ class Relation:
 
     def mapped(self, function: Callable[[pl.DataFrame], pl.DataFrame]) -> Relation:
         """Return the relation after a row-wise Python function that keeps the columns."""
-        return self.verb("map_batches", function, row_wise=True)
+        return self.verb("map_batches", function, row_wise=True, keeps=self.frame.columns)
 
     def only(self, scope: Scope) -> Relation:
         """Return the relation with these columns and no others."""

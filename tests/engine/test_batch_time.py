@@ -1,0 +1,55 @@
+"""The time of a batch: logged, constant over its rows, the same when it runs again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import microbatch as mb
+from microbatch.clock import ManualClock
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
+def test_every_row_of_a_batch_has_the_batch_s_time(tmp_path: Path) -> None:
+    clock, stream, out = ManualClock(5_000_000), mb.MemoryStream({"v": pl.Int64}), mb.MemorySink()
+    query = stream.frame().with_columns(at=mb.batch_time()).sink_memory(out, checkpoint=tmp_path / "c", clock=clock)
+    stream.add({"v": [1, 2]})
+    query.run()
+    clock.set_us(9_000_000)
+    stream.add({"v": [3]})
+    query.run()
+    assert out.rows().rows() == [(1, at(5)), (2, at(5)), (3, at(9))]
+
+
+def test_a_batch_that_runs_again_sees_its_logged_time(tmp_path: Path) -> None:
+    clock, stream, out = ManualClock(5_000_000), mb.MemoryStream({"v": pl.Int64}), mb.MemorySink()
+    query = stream.frame().select("v", age=mb.batch_time() - at(0)).sink_memory(out, checkpoint=tmp_path / "c", clock=clock)
+    stream.add({"v": [1]})
+    query.run()
+    (tmp_path / "c" / "commits" / "0").unlink()
+    out.clear(forget_ids=True)
+    clock.set_us(99_000_000)
+    query.run()
+    assert out.rows()["age"].dt.total_seconds().to_list() == [5]
+
+
+def test_as_batch_uses_the_time_of_the_call() -> None:
+    stream = mb.MemoryStream({"v": pl.Int64})
+    stream.add({"v": [1]})
+    stamped = stream.frame().with_columns(mb.batch_time()).as_batch().collect()
+    assert stamped.schema["batch_time"] == pl.Datetime("us", "UTC")
+    assert stamped["batch_time"].item() > datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def test_event_time_passes_a_function_that_keeps_its_column() -> None:
+    stream = mb.MemoryStream({"t": pl.Datetime("us"), "v": pl.Int64}).frame().with_watermark("t", "1m")
+    kept = stream.map_batches(lambda rows: rows, row_wise=True, keeps=["t"])
+    assert isinstance(kept.group_by(mb.window("t", "1m")).len().sink_memory(mb.MemorySink()), mb.Query)
+    with pytest.raises(mb.PlanError, match=r"\['t'\] are not the same columns before and behind"):
+        stream.map_batches(lambda rows: rows, row_wise=True, keeps=["t"], schema={"v": pl.Int64})
