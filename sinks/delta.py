@@ -23,7 +23,7 @@ class DeltaSink:
     """Rows go to a Delta table, exactly once; the first batch creates it.
 
     ``append`` adds the rows; ``update`` replaces rows by key (the last row of a key in a batch wins, null and NaN are keys like any
-    other); ``complete`` replaces the whole table. A batch without rows makes no commit in ``append`` and ``update``, but for the first.
+    other); ``complete`` replaces the whole table. A batch without rows is committed too, for its id.
     An upsert prunes by keys that are integers, strings, dates, times or booleans and not null in the batch; other keys read all files.
 
     Parameters

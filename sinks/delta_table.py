@@ -117,16 +117,18 @@ class TargetTable:
     def commit(self, table: DeltaTable | None, rows: pl.DataFrame, properties: CommitProperties) -> tuple[DeltaTable, Mapping[str, str]]:
         """Write the rows and commit them, creating the table if ``table`` is None; return the handle, now on that version, and figures.
 
+        A batch without rows is committed for its id alone (Spark: DeltaSink.addBatch), in update mode as an append of nothing.
+
         Raises the library's errors: CommitFailedError if another commit is in the way, with nothing written that a reader would see.
         """
         if table is None:
             return self._create(rows, properties), {}
-        if self.mode is OutputMode.UPDATE:
+        if self.mode is OutputMode.UPDATE and not rows.is_empty():
             return table, self._merge(table, rows, properties)
         write_deltalake(
             table,
             rows,
-            mode="append" if self.mode is OutputMode.APPEND else "overwrite",
+            mode="overwrite" if self.mode is OutputMode.COMPLETE else "append",
             schema_mode="merge" if self.merge_schema else None,
             commit_properties=properties,
             post_commithook_properties=_NO_HOOKS,

@@ -92,8 +92,9 @@ class RateSource:
         return TimeRateReader(self._speed, _pinned_start_us(context.folder, now_us), context.clock)
 
     def read_all(self) -> pl.LazyFrame:
-        """Return no rows: only a running query makes them."""
-        return pl.LazyFrame(schema=SCHEMA)
+        """Raise PlanError: a rate has no rows but those its running query makes, so there is nothing to compare them with."""
+        msg = f"{self.description} makes rows only while a query runs; for a batch over fixed rows use mb.static or mb.MemoryStream"
+        raise PlanError(msg)
 
 
 def _check_whole(name: str, value: object, *, at_least: int) -> None:
@@ -123,7 +124,7 @@ class Speed:
         step = self.rows_per_second // (self.ramp_up_seconds + 1)
         return step * ramp * (ramp + 1) // 2 + (seconds - ramp) * self.rows_per_second
 
-    def rows(self, start: int, end: int, start_us: int) -> pl.LazyFrame:
+    def between(self, start: int, end: int, start_us: int) -> pl.LazyFrame:
         """Return the rows of the seconds from ``start`` up to, not including, ``end``; they do not depend on where the range is cut."""
         seconds = np.arange(start, end + 1, dtype=np.int64)
         ramp = np.minimum(seconds, self.ramp_up_seconds)
@@ -163,7 +164,7 @@ class TimeRateReader:
     def latest_offset(self, start: Offset, *, limited: bool) -> Offset:  # noqa: ARG002 - there is no limit
         """Return the number of whole seconds since the beginning; a clock that was put back does not move it back."""
         end = self._seconds_over() if self._frozen is None else self._frozen
-        return start if start is not None and end <= _seconds(start) else end
+        return end if end > _seconds(start) else start
 
     def freeze(self) -> None:
         """Fix the end at the seconds that are over now."""
@@ -171,7 +172,7 @@ class TimeRateReader:
 
     def read(self, start: Offset, end: Offset) -> pl.LazyFrame:
         """Return the rows of the seconds after ``start`` up to ``end``."""
-        return self._speed.rows(_seconds(start), _seconds(end), self._start_us)
+        return self._speed.between(_seconds(start), _seconds(end), self._start_us)
 
     def row_count(self, start: Offset, end: Offset) -> int:
         """Return the number of rows."""
