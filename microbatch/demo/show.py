@@ -21,7 +21,11 @@ _BAR_CELLS = 40
 
 def code(console: Console) -> None:
     """Print the whole job, as it stands in ``job``."""
-    console.print(Syntax(inspect.getsource(job.departures) + "\n\n" + inspect.getsource(job.query), "python", background_color="default"))
+    console.print(
+        Syntax(
+            inspect.getsource(job.departures) + "\n\n" + inspect.getsource(job.query), "python", background_color="default", word_wrap=True
+        )
+    )
 
 
 class BatchBar(mb.StreamingQueryListener):
@@ -94,6 +98,7 @@ def picture(hours: pl.DataFrame, file: Path) -> None:
     for (origin,), rows in figures.partition_by("origin", as_dict=True).items():
         axes.plot(rows["hour"].to_list(), rows["mean"].to_list(), marker="o", markersize=3, label=str(origin))
     axes.set(xlabel="hour of scheduled departure, New York", ylabel="mean departure delay, minutes", title="Flights from New York, 2013")
+    axes.set_xticks(range(0, 24, 2))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
