@@ -12,10 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from tests.recovery.state import open_windows
 
 from microbatch.faults import FAULT_POINTS
 from tests.recovery import jobs
+from tests.recovery.state import open_windows
 
 KILLED = -9
 
