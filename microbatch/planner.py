@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import polars as pl
 
 from microbatch.model import Json, OutputMode
-from microbatch.operators.aggregate import AggregateOperator, aggregate_table
+from microbatch.operators.aggregate import AggregateOperator, aggregate_fingerprint, aggregate_table
 from microbatch.operators.base import Batch, Operator, StatefulOperator
+from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
+from microbatch.operators.limit import LIMIT_TABLE, LimitOperator, limit_fingerprint
 from microbatch.operators.stateless import ReadSource, Stateless, Timed
 from microbatch.operators.watermark import ObserveEventTime
-from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.aggregates import SplitAggregate, split_aggregates
 from microbatch.plan.batch_time import tells_time
 from microbatch.plan.checks import stateful_nodes
-from microbatch.plan.nodes import Aggregate, Node, RowWise, Scan, WithWatermark, inputs_of, walk
-from microbatch.plan.schema import event_time_key, schema_of
+from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
+from microbatch.plan.schema import schema_of
 from microbatch.protocols import StateTable, TableSpec
 
 OpenTable = Callable[[str, TableSpec], StateTable]
@@ -47,7 +49,7 @@ def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalP
     """Return the operators of a plan, their state opened by ``open_table``; a node used twice becomes two operators over one state."""
     names = operator_ids(node)
     watermarks = {id(n): _observer(n, names) for n in walk(node) if isinstance(n, WithWatermark)}
-    stateful = {id(n): _aggregate(n, names[id(n)], mode, open_table) for n in stateful_nodes(node)}
+    stateful = {id(n): _stateful(n, names[id(n)], mode, open_table) for n in stateful_nodes(node, mode)}
 
     def step(at: Node) -> Step:
         operator: Operator
@@ -69,7 +71,7 @@ def operator_ids(node: Node) -> dict[int, str]:
     taken: dict[str, int] = {}
     names: dict[int, str] = {}
     for at in walk(node):
-        if id(at) in names or not isinstance(at, (Aggregate, WithWatermark)):
+        if id(at) in names or not isinstance(at, StatefulNode | WithWatermark):
             continue
         base = _base_name(at)
         taken[base] = taken.get(base, 0) + 1
@@ -77,30 +79,49 @@ def operator_ids(node: Node) -> dict[int, str]:
     return names
 
 
-def _base_name(node: Aggregate | WithWatermark) -> str:
+def _base_name(node: StatefulNode | WithWatermark) -> str:
     if isinstance(node, WithWatermark):
         return f"watermark-{node.column}"
     if node.name is not None:
         return node.name
-    return "-".join(["aggregate", *node.keys])
+    match node:
+        case Aggregate():
+            return "-".join(["aggregate", *node.keys])
+        case Deduplicate():
+            return "-".join(["unique", *node.keys])
+        case Limit():
+            return "limit"
 
 
 def fingerprints(node: Node, mode: OutputMode) -> Mapping[str, Json]:
     """Return, per stateful operator, what must stay the same for its state to keep its meaning; goes into the checkpoint."""
     names = operator_ids(node)
-    return {names[id(n)]: _fingerprint(n, mode) for n in stateful_nodes(node)}
+    return {names[id(n)]: _fingerprint(n, mode) for n in stateful_nodes(node, mode)}
 
 
-def _fingerprint(node: Aggregate, mode: OutputMode) -> Json:
-    schema = schema_of(node.input)
-    split = split_aggregates(node.aggs, keys=node.keys, schema=schema)
-    return {
-        "kind": "aggregate",
-        "mode": mode.value,
-        "keys": [[k, str(schema[k])] for k in node.keys],
-        "time_key": event_time_key(node),
-        "state": [[name, str(dtype)] for name, dtype in split.state_schema.items()],
-    }
+def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
+    match node:
+        case Aggregate():
+            return aggregate_fingerprint(node, _split(node), mode)
+        case Deduplicate():
+            return deduplicate_fingerprint(node)
+        case Limit():
+            return limit_fingerprint()
+
+
+def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenTable) -> StatefulOperator:
+    match node:
+        case Aggregate():
+            split = _split(node)
+            return AggregateOperator(name, node, split, mode, open_table(name, aggregate_table(node, split, mode)))
+        case Deduplicate():
+            return DeduplicateOperator(name, node, open_table(name, deduplicate_table(node)))
+        case Limit():
+            return LimitOperator(name, node, open_table(name, LIMIT_TABLE))
+
+
+def _split(node: Aggregate) -> SplitAggregate:
+    return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input))
 
 
 def _stateless(node: Node) -> Operator:
@@ -111,8 +132,3 @@ def _observer(node: WithWatermark, names: Mapping[int, str]) -> ObserveEventTime
     dtype = schema_of(node)[node.column]
     assert isinstance(dtype, pl.Datetime)
     return ObserveEventTime(names[id(node)], node.column, dtype, node.delay_us)
-
-
-def _aggregate(node: Aggregate, operator_id: str, mode: OutputMode, open_table: OpenTable) -> AggregateOperator:
-    split = split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input))
-    return AggregateOperator(operator_id, node, split, mode, open_table(operator_id, aggregate_table(node, split, mode)))

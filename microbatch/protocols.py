@@ -111,8 +111,11 @@ class StateTable(Protocol):
         """Return the value columns found for the prepared rows' keys, aligned with them; all null where a key is not there."""
         ...
 
-    def upsert(self, prepared: pl.DataFrame) -> None:
-        """Put prepared rows (in the order ``prepare`` gave, values as they shall be) in the place of those with the same keys."""
+    def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
+        """Put prepared rows (in the order ``prepare`` gave, values as they shall be) in the place of those with the same keys.
+
+        ``known`` is how many of the keys are there; None: as many as the last ``lookup`` found, whose rows these must be.
+        """
         ...
 
     def append(self, rows: pl.DataFrame) -> None:

@@ -47,10 +47,10 @@ class Table:
         self._known = int(np.count_nonzero(where.found))
         return fetch(self.runs, where, self._values)
 
-    def upsert(self, prepared: pl.DataFrame) -> None:
-        """Put prepared rows in the place of those with the same keys; they must have been looked up before."""
+    def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
+        """Put prepared rows in the place of those with the same keys; ``known`` of them are there, None: as many as the last look-up found."""
         if prepared.height:
-            self.keys += prepared.height - self._known
+            self.keys += prepared.height - (self._known if known is None else known)
             self._add(prepared.rechunk())
 
     def append(self, rows: pl.DataFrame) -> None:

@@ -9,11 +9,10 @@ from microbatch.errors import PlanError
 _INSTEAD = {
     "collect": "frame.as_batch().collect() for what is there now, or frame.sink_memory(...).run() to run it as a stream",
     "collect_async": "frame.as_batch().collect_async()",
-    "head": 'frame.as_batch().head(n) to look, or .limit(n) after group_by(...).agg(...) in mode="complete"',
+    "head": "limit(n)",
     "tail": "frame.as_batch().tail(n) to look",
     "first": "group_by(...).agg(pl.col(...).first())",
     "last": "group_by(...).agg(pl.col(...).last())",
-    "unique": "group_by(columns).agg() in update or append mode: one row per distinct value",
     "top_k": 'group_by(...).agg(...), then sort and limit, in mode="complete"',
     "bottom_k": 'group_by(...).agg(...), then sort and limit, in mode="complete"',
     "shift": "carry the earlier value in the row, or do it where the result is read",

@@ -18,7 +18,19 @@ from microbatch.durations import Duration, duration_us
 from microbatch.errors import PlanError
 from microbatch.plan.checks import check_static_join, check_union
 from microbatch.plan.explain import explain
-from microbatch.plan.nodes import AssignWindow, JoinStatic, MapBatches, Node, RowWise, Static, Union, WithWatermark, is_streaming
+from microbatch.plan.nodes import (
+    AssignWindow,
+    Deduplicate,
+    JoinStatic,
+    Limit,
+    MapBatches,
+    Node,
+    RowWise,
+    Static,
+    Union,
+    WithWatermark,
+    is_streaming,
+)
 from microbatch.plan.rowwise import check_row_wise
 from microbatch.plan.run import run_bounded
 from microbatch.plan.schema import event_times, schema_of
@@ -201,17 +213,37 @@ class StreamFrame:
         check_static_join(node)
         return StreamFrame(node)
 
-    # -- the whole result (complete mode) ---------------------------------------------------------------------------------
+    # -- rows that depend on rows before ----------------------------------------------------------------------------------
+
+    def unique(self, subset: str | Sequence[str] | None = None, *, keep: str = "first", name: str | None = None) -> StreamFrame:
+        """Return the first row of each distinct value of the columns (None: of all), over the stream's life.
+
+        If the rows have a watermark, late rows are dropped. If event time is among the columns, a value is forgotten when the watermark
+        has passed it; else the state grows with the distinct values. ``name`` identifies the state in the checkpoint.
+        """
+        if keep not in ("first", "any"):
+            msg = (
+                f'unique(keep={keep!r}): a stream can only keep the first row of each value, the last is never known; use keep="first"'
+            )
+            raise PlanError(msg)
+        columns = [subset] if isinstance(subset, str) else list(subset) if subset is not None else self.columns
+        if missing := [c for c in columns if c not in schema_of(self._node)]:
+            msg = f"unique: no columns {missing}{did_you_mean(missing[0], self.columns)}; the stream has {dict(schema_of(self._node))}"
+            raise PlanError(msg)
+        return StreamFrame(Deduplicate(input=self._node, keys=tuple(columns), name=name))
+
+    def limit(self, n: int, *, name: str | None = None) -> StreamFrame:
+        """Return the first ``n`` rows of the stream's life; above an aggregation in ``mode="complete"``, of each result."""
+        if n < 0:
+            msg = f"limit({n}) must be 0 or more"
+            raise PlanError(msg)
+        return StreamFrame(Limit(input=self._node, n=n, name=name))
 
     def sort(self, by: Any, *more_by: Any, descending: bool | Sequence[bool] = False, nulls_last: bool = False) -> StreamFrame:
         """Return the rows in order; only over an aggregation in ``mode="complete"``, where a batch holds the whole result."""
         return StreamFrame(
             RowWise(input=self._node, verb="sort", args=(by, *more_by), options={"descending": descending, "nulls_last": nulls_last})
         )
-
-    def limit(self, n: int) -> StreamFrame:
-        """Return the first ``n`` rows of the result; only over an aggregation in ``mode="complete"``."""
-        return StreamFrame(RowWise(input=self._node, verb="limit", args=(n,)))
 
     # -- where rows go: each returns a Query that describes the work and starts nothing ------------------------------------
 

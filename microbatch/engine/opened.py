@@ -75,7 +75,7 @@ def _no_table(operator_id: str, spec: TableSpec) -> StateTable:
 
 
 def _open_store(checkpoint: Checkpoint, spec: QuerySpec, position: Position, closing: ExitStack) -> StateStore | None:
-    if not stateful_nodes(spec.node):
+    if not stateful_nodes(spec.node, spec.mode):
         return None
     store = StateStore.open(
         checkpoint.state_folder, version=position.state_version, delta_name=position.state, retain_versions=spec.retain_batches

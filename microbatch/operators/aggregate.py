@@ -13,13 +13,13 @@ from functools import partial
 import polars as pl
 
 from microbatch.clock import stopwatch_us
-from microbatch.model import OutputMode
+from microbatch.model import Json, OutputMode
 from microbatch.operators.base import Batch, OperatorProgress
 from microbatch.operators.late import late
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
 from microbatch.plan.partials import OLD
-from microbatch.plan.schema import event_time_key, schema_of
+from microbatch.plan.schema import event_time_key, schema_of, stored_type
 from microbatch.protocols import StateTable, TableSpec
 
 _EVERYTHING = "__all"  # the one key of an aggregation without keys
@@ -36,13 +36,20 @@ def aggregate_table(node: Aggregate, split: SplitAggregate, mode: OutputMode) ->
 def stored_schema(node: Aggregate, split: SplitAggregate) -> pl.Schema:
     """Return the columns of the table: keys as they are stored, then partial aggregates."""
     schema = schema_of(node.input)
-    stored = {k: pl.String() if _by_value(schema[k]) else schema[k] for k in node.keys} or {_EVERYTHING: pl.Int64()}
+    stored: dict[str, pl.DataType] = {k: stored_type(schema[k]) for k in node.keys} or {_EVERYTHING: pl.Int64()}
     return pl.Schema({**stored, **split.state_schema})
 
 
-def _by_value(dtype: pl.DataType) -> bool:
-    """Return True for types whose codes mean something in one process only: such keys are stored as their text."""
-    return isinstance(dtype, (pl.Categorical, pl.Enum))
+def aggregate_fingerprint(node: Aggregate, split: SplitAggregate, mode: OutputMode) -> dict[str, Json]:
+    """Return what must stay for the state to keep its meaning."""
+    schema = schema_of(node.input)
+    return {
+        "kind": "aggregate",
+        "mode": mode.value,
+        "keys": [[k, str(schema[k])] for k in node.keys],
+        "time_key": event_time_key(node),
+        "state": [[name, str(dtype)] for name, dtype in split.state_schema.items()],
+    }
 
 
 def merged(split: SplitAggregate, keys: Sequence[str], partials: pl.DataFrame) -> pl.DataFrame:
@@ -64,8 +71,9 @@ class AggregateOperator:
         self._time_key = event_time_key(node)
         schema = schema_of(node.input)
         self._stored = stored_schema(node, split)
-        self._as_stored = [pl.col(k).cast(pl.String) for k in self._keys if _by_value(schema[k])]
-        self._as_declared = [pl.col(k).cast(schema[k]) for k in self._keys if _by_value(schema[k])]
+        textual = [k for k in self._keys if stored_type(schema[k]) != schema[k]]
+        self._as_stored = [pl.col(k).cast(pl.String) for k in textual]
+        self._as_declared = [pl.col(k).cast(schema[k]) for k in textual]
         self._progress = OperatorProgress(
             name="aggregate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from microbatch.errors import PlanError
 from microbatch.model import OutputMode
-from microbatch.plan.nodes import Aggregate, JoinStatic, Node, RowWise, inputs_of, is_streaming, walk
+from microbatch.plan.nodes import Aggregate, Deduplicate, JoinStatic, Limit, Node, RowWise, StatefulNode, is_streaming, walk
 from microbatch.plan.schema import event_times, schema_of
 
-WHOLE_RESULT_VERBS = ("sort", "limit")
+WHOLE_RESULT_VERBS = ("sort",)
 """Verbs that look at all rows of a result: right only where every batch gives the whole result."""
 
 # Which side of a join may be the stream, so that a row's answer does not wait for rows still to come.
@@ -28,6 +28,8 @@ def check_streamable(node: Node, mode: OutputMode) -> None:
         raise PlanError(msg)
     for aggregate in aggregates:
         _check_event_time(aggregate, mode)
+    for stateful in stateful_nodes(node, mode):
+        _check_chain(stateful, mode)
     for below in walk(node):
         if isinstance(below, RowWise) and below.verb in WHOLE_RESULT_VERBS:
             _check_whole_result(below, mode)
@@ -92,10 +94,36 @@ def check_union(inputs: tuple[Node, ...]) -> None:
             raise PlanError(msg)
 
 
-def stateful_nodes(node: Node) -> list[Aggregate]:
-    """Return the nodes that keep state between batches, upstream first, each once."""
-    found: dict[int, Aggregate] = {}
+def _check_chain(node: StatefulNode, mode: OutputMode) -> None:
+    """Raise PlanError for a stateful verb that would be fed rows that are not final, or that has no meaning in this mode."""
+    if isinstance(node, Deduplicate):
+        ends = list(event_times(node.input).values())
+        if max(ends.count(True), ends.count(False)) > 1:
+            msg = f"unique: the rows have two event time columns, {list(event_times(node.input))}: drop one of them before"
+            raise PlanError(msg)
+        by_time = any(k in event_times(node.input) for k in node.keys)
+        if mode is not OutputMode.APPEND and by_time and any(isinstance(n, Aggregate) for n in walk(node.input)):
+            msg = (
+                f'unique() with event time after an aggregation runs in mode="append" only (rows must be final when they are passed on), '
+                f'not "{mode}"'
+            )
+            raise PlanError(msg)
+    if isinstance(node, Limit) and mode is OutputMode.UPDATE:
+        msg = 'limit() in mode="update" is refused: a changed row could push another one out; use mode="append" or "complete"'
+        raise PlanError(msg)
+
+
+def stateful_nodes(node: Node, mode: OutputMode) -> list[StatefulNode]:
+    """Return the nodes that keep state between batches, upstream first, each once.
+
+    A limit above an aggregation in complete mode keeps none: it applies to each result.
+    """
+    found: dict[int, StatefulNode] = {}
     for below in walk(node):
-        if isinstance(below, Aggregate) and any(is_streaming(i) for i in inputs_of(below)):
+        if isinstance(below, StatefulNode) and is_streaming(below) and not _limits_a_result(below, mode):
             found[id(below)] = below
     return list(found.values())
+
+
+def _limits_a_result(node: StatefulNode, mode: OutputMode) -> bool:
+    return isinstance(node, Limit) and mode is OutputMode.COMPLETE and any(isinstance(n, Aggregate) for n in walk(node.input))

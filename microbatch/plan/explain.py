@@ -5,7 +5,9 @@ from __future__ import annotations
 from microbatch.plan.nodes import (
     Aggregate,
     AssignWindow,
+    Deduplicate,
     JoinStatic,
+    Limit,
     MapBatches,
     Node,
     RowWise,
@@ -45,6 +47,10 @@ def _line(node: Node) -> str:
             return "UNION"
         case JoinStatic():
             return f"JOIN {node.options.get('how', 'inner')} with a bounded side"
+        case Deduplicate():
+            return f"UNIQUE by {list(node.keys)}"
+        case Limit():
+            return f"LIMIT {node.n}"
         case Aggregate():
             time = event_time_key(node)
             closes = f"closed when the watermark reaches {time}" if time else "never closed: state grows with the keys"

@@ -91,7 +91,26 @@ class Aggregate:
     name: str | None
 
 
-Node: TypeAlias = Scan | Static | RowWise | MapBatches | WithWatermark | AssignWindow | Union | JoinStatic | Aggregate
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Deduplicate:
+    """The first row of each distinct value of the key columns. ``name`` is the user's, or None."""
+
+    input: Node
+    keys: tuple[str, ...]
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Limit:
+    """The first ``n`` rows: of each result above an aggregation in complete mode, else of the stream's life."""
+
+    input: Node
+    n: int
+    name: str | None
+
+
+Node: TypeAlias = Scan | Static | RowWise | MapBatches | WithWatermark | AssignWindow | Union | JoinStatic | Aggregate | Deduplicate | Limit
+StatefulNode: TypeAlias = Aggregate | Deduplicate | Limit
 
 
 def inputs_of(node: Node) -> tuple[Node, ...]:

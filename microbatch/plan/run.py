@@ -12,7 +12,9 @@ from microbatch.plan.batch_time import at_time, tells_time
 from microbatch.plan.nodes import (
     Aggregate,
     AssignWindow,
+    Deduplicate,
     JoinStatic,
+    Limit,
     MapBatches,
     Node,
     RowWise,
@@ -54,6 +56,10 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
             return pl.concat(inputs, how="vertical")
         case JoinStatic():
             return inputs[0].join(inputs[1], **cast("dict[str, Any]", node.options))
+        case Deduplicate():
+            return inputs[0].unique(list(node.keys), keep="first", maintain_order=True)
+        case Limit():
+            return inputs[0].limit(node.n)
         case Aggregate():
             return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(inputs[0], node.keys)
 

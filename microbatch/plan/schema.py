@@ -13,7 +13,9 @@ from microbatch.plan.aggregates import split_aggregates
 from microbatch.plan.nodes import (
     Aggregate,
     AssignWindow,
+    Deduplicate,
     JoinStatic,
+    Limit,
     MapBatches,
     Node,
     RowWise,
@@ -53,7 +55,7 @@ def schema_of(node: Node) -> pl.Schema:
             return node.schema
         case Aggregate():
             return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).output_schema
-        case RowWise() | WithWatermark() | AssignWindow():
+        case RowWise() | WithWatermark() | AssignWindow() | Deduplicate() | Limit():
             inputs = [node.input]
         case Union():
             inputs = list(node.inputs)
@@ -88,6 +90,8 @@ def event_times(node: Node) -> dict[str, bool]:
             return kept | ({node.names[1]: True} if carries else {})
         case Aggregate():
             return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keys}
+        case Deduplicate() | Limit():
+            return event_times(node.input)
         case Union():
             every = [event_times(i) for i in node.inputs]
             return {c: is_end for times in every for c, is_end in times.items()}
@@ -108,13 +112,18 @@ def row_keys(node: Node) -> tuple[str, ...]:
             inside = row_keys(node.input)
             outside = _through(node, dict.fromkeys(inside, False))
             return tuple(outside) if len(outside) == len(inside) else ()
-        case WithWatermark():
+        case WithWatermark() | Limit() | Deduplicate():
             return row_keys(node.input)
         case MapBatches():
             keys = row_keys(node.input)
             return keys if set(keys) <= set(node.keeps) else ()
         case _:
             return ()
+
+
+def stored_type(dtype: pl.DataType) -> pl.DataType:
+    """Return the type a key is stored as: categories' codes mean something in one process only, so these are kept as their text."""
+    return pl.String() if isinstance(dtype, (pl.Categorical, pl.Enum)) else dtype
 
 
 def event_time_key(node: Aggregate) -> str | None:
