@@ -134,7 +134,9 @@ def fetch(runs: Sequence[Run], where: Located, columns: pl.Schema) -> pl.DataFra
     exprs = [pl.when(pl.col(f"{name}?")).then(pl.col(name).cast(columns[name])).alias(name) for name in fixed]
     others = [name for name in columns if name not in arrays]
     pieces = ([out.select(exprs)] if fixed else []) + ([_fetch_others(runs, where, others, columns)] if others else [])
-    return pl.concat(pieces, how="horizontal").select(list(columns)) if pieces else pl.DataFrame(height=found.size)
+    if len(pieces) < 2:
+        return pieces[0] if pieces else pl.DataFrame(height=found.size)
+    return pieces[0].hstack(pieces[1]).select(list(columns))
 
 
 def is_fixed(dtype: pl.DataType) -> bool:

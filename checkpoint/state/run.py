@@ -114,7 +114,7 @@ def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
     """Return ``__t``, ``__h`` and the table's columns, sorted, in one chunk."""
     ordered = order_columns(rows, spec)
     asked = rows if rows.columns == spec.schema.names() else rows.select(list(spec.schema))
-    return ordered.hstack(asked).sort(ordered.columns, maintain_order=True).rechunk()
+    return ordered.hstack(asked)[np.lexsort([ordered[name].to_numpy() for name in reversed(ordered.columns)])].rechunk()
 
 
 def write_run(path: Path, name: str, frame: pl.DataFrame) -> FileRef:

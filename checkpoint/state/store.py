@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
+from itertools import takewhile
 from pathlib import Path
 
 import polars as pl
@@ -139,17 +140,24 @@ class StateStore:
 
     def _start_merges(self) -> None:
         for table in self._tables.values():
+            self._merge_small(table)
+            if table.name in self._merging:
+                continue
             in_memory, in_files = split_by_place(table.runs)
-            small = runs_to_merge(in_memory)
-            if small and sum(run.rows for run in small) <= INLINE_ROWS and table.name not in self._merging:
-                table.replace_runs([run.uid for run in small], _merged(small, table.spec))
-            elif table.name not in self._merging:
-                if should_flush(in_memory):
-                    self._submit(table, in_memory, to_file=True)
-                elif small:
-                    self._submit(table, small, to_file=False)
-                elif large := runs_to_merge(in_files):
-                    self._submit(table, large, to_file=True)
+            if should_flush(in_memory):
+                self._submit(table, in_memory, to_file=True)
+            elif merging := runs_to_merge(in_memory):
+                self._submit(table, merging, to_file=False)
+            elif merging := runs_to_merge(in_files):
+                self._submit(table, merging, to_file=True)
+
+    def _merge_small(self, table: Table) -> None:
+        """Merge small new runs here and now, also while older ones are being merged: a fast trigger makes many."""
+        busy = {run.uid for run in self._merging[table.name][0]} if table.name in self._merging else set[int]()
+        free = list(takewhile(lambda run: run.file is None and run.uid not in busy, table.runs))
+        small = runs_to_merge(free)
+        if small and sum(run.rows for run in small) <= INLINE_ROWS:
+            table.replace_runs([run.uid for run in small], _merged(small, table.spec))
 
     def _submit(self, table: Table, runs: Sequence[Run], *, to_file: bool) -> None:
         job = self._merge_to_file if to_file else _merged
