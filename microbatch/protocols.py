@@ -134,6 +134,10 @@ class StateTable(Protocol):
         """Return all rows: O(state)."""
         ...
 
+    def times(self) -> list[int]:
+        """Return the distinct times of the rows, ascending: O(distinct times)."""
+        ...
+
     @property
     def rows(self) -> int:
         """Keys of a table, rows of a log."""

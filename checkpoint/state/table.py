@@ -48,7 +48,7 @@ class Table:
         return fetch(self.runs, where, self._values)
 
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
-        """Put prepared rows in the place of those with the same keys; ``known`` of them are there, None: as many as the last look-up found."""
+        """Put prepared rows in the place of those with the same keys; ``known`` are there (None: as many as the last look-up found)."""
         if prepared.height:
             self.keys += prepared.height - (self._known if known is None else known)
             self._add(prepared.rechunk())
@@ -97,6 +97,11 @@ class Table:
         if not self.runs:
             return pl.DataFrame(schema=self.spec.schema)
         return merged_rows(self.runs, self.spec).select(list(self.spec.schema))
+
+    def times(self) -> list[int]:
+        """Return the distinct times of the rows that are alive, ascending."""
+        alive = [times[starts[:-1] >= run.first] for run in self.runs for times, starts in [run.segments]]
+        return sorted({int(time) for times in alive for time in times})
 
     @property
     def rows(self) -> int:

@@ -215,22 +215,29 @@ class StreamFrame:
 
     # -- rows that depend on rows before ----------------------------------------------------------------------------------
 
-    def unique(self, subset: str | Sequence[str] | None = None, *, keep: str = "first", name: str | None = None) -> StreamFrame:
+    def unique(
+        self,
+        subset: str | Sequence[str] | None = None,
+        *,
+        keep: str = "first",
+        within_watermark: bool = False,
+        name: str | None = None,
+    ) -> StreamFrame:
         """Return the first row of each distinct value of the columns (None: of all), over the stream's life.
 
         If the rows have a watermark, late rows are dropped. If event time is among the columns, a value is forgotten when the watermark
-        has passed it; else the state grows with the distinct values. ``name`` identifies the state in the checkpoint.
+        has passed it; else the state grows with the distinct values. With ``within_watermark`` a value is forgotten when the watermark has
+        passed the time of its first row by the watermark's delay (Spark: dropDuplicatesWithinWatermark): for repeats that come close to
+        each other, in bounded state. ``name`` identifies the state in the checkpoint.
         """
         if keep not in ("first", "any"):
-            msg = (
-                f'unique(keep={keep!r}): a stream can only keep the first row of each value, the last is never known; use keep="first"'
-            )
+            msg = f'unique(keep={keep!r}): a stream can only keep the first row of each value, the last is never known; use keep="first"'
             raise PlanError(msg)
         columns = [subset] if isinstance(subset, str) else list(subset) if subset is not None else self.columns
         if missing := [c for c in columns if c not in schema_of(self._node)]:
             msg = f"unique: no columns {missing}{did_you_mean(missing[0], self.columns)}; the stream has {dict(schema_of(self._node))}"
             raise PlanError(msg)
-        return StreamFrame(Deduplicate(input=self._node, keys=tuple(columns), name=name))
+        return StreamFrame(Deduplicate(input=self._node, keys=tuple(columns), within_watermark=within_watermark, name=name))
 
     def limit(self, n: int, *, name: str | None = None) -> StreamFrame:
         """Return the first ``n`` rows of the stream's life; above an aggregation in ``mode="complete"``, of each result."""

@@ -1,12 +1,14 @@
 """Passes the first row of each key on, and no later one (Spark: StreamingDeduplicateExec).
 
 The state holds keys only. If event time is among them, a key is forgotten when the watermark has passed its time, for a row with that key
-would be late; other keys are kept for ever.
+would be late; other keys are kept for ever. Within the watermark (Spark: StreamingDeduplicateWithinWatermarkExec) a key expires: at the
+time of its first row and the watermark's delay; a repeat does not prolong it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import polars as pl
 
@@ -15,28 +17,104 @@ from microbatch.model import Json
 from microbatch.operators.base import Batch, OperatorProgress
 from microbatch.operators.late import late
 from microbatch.plan.nodes import Deduplicate
-from microbatch.plan.schema import event_times, schema_of, stored_type
+from microbatch.plan.schema import event_times, schema_of, stored_type, watermark_delay_us
+from microbatch.plan.window import to_micros
 from microbatch.protocols import StateTable, TableSpec
 
 _SEEN = "__seen"
+NEVER_US = 2**63 - 1
+_EXPIRES, _BUCKET = "__expires", "__bucket"
+_BUCKETS = 8  # a key may stand in any live bucket, so few of them; keys then outstay their time in the state by an eighth of the delay
 
 
 def deduplicate_table(node: Deduplicate) -> TableSpec:
     """Return the table of seen keys."""
     schema = schema_of(node.input)
     stored: dict[str, pl.DataType] = {k: stored_type(schema[k]) for k in node.keys}
+    if node.within_watermark:
+        columns = pl.Schema({**stored, _BUCKET: pl.Int64(), _EXPIRES: pl.Int64()})
+        return TableSpec(keys=(*node.keys, _BUCKET), time_key=_BUCKET, schema=columns)
     return TableSpec(keys=node.keys, time_key=_time_key(node), schema=pl.Schema({**stored, _SEEN: pl.Int8()}))
 
 
 def deduplicate_fingerprint(node: Deduplicate) -> dict[str, Json]:
     """Return what must stay for the state to keep its meaning; columns that are no keys may change."""
     schema = schema_of(node.input)
-    return {"kind": "deduplicate", "keys": [[k, str(schema[k])] for k in node.keys], "time_key": _time_key(node)}
+    kind = "deduplicate within watermark" if node.within_watermark else "deduplicate"
+    return {"kind": kind, "keys": [[k, str(schema[k])] for k in node.keys], "time_key": _time_key(node)}
 
 
 def _time_key(node: Deduplicate) -> str | None:
     times = {c: is_end for c, is_end in event_times(node.input).items() if c in node.keys}
     return max(times, key=lambda column: times[column], default=None)
+
+
+class Memory(Protocol):
+    """Which keys were seen."""
+
+    def unseen(self, rows: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
+        """Return the rows (unique keys) whose keys are new, in their order, and remember these."""
+        ...
+
+
+class SeenEver:
+    """Remembers keys until the watermark passes a time among them, or for ever."""
+
+    def __init__(self, node: Deduplicate, table: StateTable) -> None:
+        self._stored = _stored_keys(node)
+        self._keys = list(node.keys)
+        self._table = table
+
+    def unseen(self, rows: pl.DataFrame, late_us: int | None) -> pl.DataFrame:  # noqa: ARG002
+        """Return the rows with new keys."""
+        keys = rows.select(*self._stored, pl.lit(1, pl.Int8).alias(_SEEN))
+        prepared = self._table.prepare(keys)
+        known = prepared.filter(self._table.lookup(prepared)[_SEEN].is_not_null())
+        is_new = _are_not_in(keys.select(self._keys), known.select(self._keys))
+        self._table.upsert(self._table.prepare(keys.filter(is_new)), known=0)
+        return rows.filter(is_new)
+
+
+class SeenWithin:
+    """Remembers each key until it expires, in buckets of expiry."""
+
+    def __init__(self, node: Deduplicate, table: StateTable, time_column: str) -> None:
+        self._stored = _stored_keys(node)
+        self._keys = list(node.keys)
+        self._table = table
+        delay_us = watermark_delay_us(node)
+        dtype = schema_of(node.input)[time_column]
+        assert isinstance(dtype, pl.Datetime)
+        self._expires = (to_micros(pl.col(time_column), dtype) + delay_us).fill_null(NEVER_US).alias(_EXPIRES)
+        self._width = max(delay_us // _BUCKETS, 1)
+
+    def unseen(self, rows: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
+        """Return the rows with keys that are new, or had expired when the batch before ended."""
+        # Rounded up: a bucket goes when all in it has expired.
+        bucket = pl.when(pl.col(_EXPIRES) < NEVER_US).then(-(-pl.col(_EXPIRES) // self._width) * self._width).otherwise(NEVER_US)
+        keys = rows.select(*self._stored, self._expires).with_columns(bucket.alias(_BUCKET))
+        is_new = _are_not_in(keys.select(self._keys), self._alive(keys.select(self._keys), late_us))
+        self._table.upsert(self._table.prepare(keys.filter(is_new)), known=0)
+        return rows.filter(is_new)
+
+    def _alive(self, keys: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
+        """Return those of the keys that are in some bucket and have not expired."""
+        buckets = pl.DataFrame({_BUCKET: self._table.times()}, schema={_BUCKET: pl.Int64})
+        asked = self._table.prepare(keys.join(buckets, how="cross").with_columns(pl.lit(0, pl.Int64).alias(_EXPIRES)))
+        expires = self._table.lookup(asked)[_EXPIRES]
+        alive = expires.is_not_null() if late_us is None else (expires > late_us).fill_null(value=False)
+        return asked.filter(alive).select(self._keys)
+
+
+def _stored_keys(node: Deduplicate) -> list[pl.Expr]:
+    schema = schema_of(node.input)
+    return [pl.col(k).cast(stored_type(schema[k])) for k in node.keys]
+
+
+def _are_not_in(keys: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
+    """Return which keys are none of the known ones: both are of one batch, so this is no join against the state."""
+    joined = keys.join(known.with_columns(there=True), on=keys.columns, how="left", nulls_equal=True, maintain_order="left")
+    return joined["there"].is_null()
 
 
 class DeduplicateOperator:
@@ -46,9 +124,12 @@ class DeduplicateOperator:
         self.operator_id = operator_id
         self._keys = list(node.keys)
         self._table = table
-        self._time_key = _time_key(node)
         times = event_times(node.input)
         self._event_time = max(times, key=lambda column: times[column], default=None)
+        self._forgets = node.within_watermark or _time_key(node) is not None
+        self._memory: Memory = SeenEver(node, table)
+        if node.within_watermark and self._event_time is not None:
+            self._memory = SeenWithin(node, table, self._event_time)
         self._schema = schema_of(node.input)
         self._late_rows = 0
         self._progress = OperatorProgress(
@@ -59,10 +140,10 @@ class DeduplicateOperator:
         """Return the rows whose keys were not seen before, in their order."""
         rows = batch.collect(self._without_late(inputs[0], batch)).unique(self._keys, keep="first", maintain_order=True)
         started = stopwatch_us()
-        new = self._unseen(rows)
+        new = self._memory.unseen(rows, batch.marks.late_us)
         updated = stopwatch_us()
         mark = batch.marks.eviction_us
-        removed = self._table.evict_count(mark) if mark is not None and self._time_key is not None else 0
+        removed = self._table.evict_count(mark) if mark is not None and self._forgets else 0
         self._note(new.height, removed, updated - started, stopwatch_us() - updated)
         return new.lazy()
 
@@ -77,16 +158,6 @@ class DeduplicateOperator:
 
     def _count_late(self, figures: pl.DataFrame) -> None:
         self._late_rows = int(figures.item())
-
-    def _unseen(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows with new keys, and remember these."""
-        stored = [pl.col(k).cast(stored_type(self._schema[k])) for k in self._keys]
-        keys = rows.select(*stored, pl.lit(1, pl.Int8).alias(_SEEN))
-        prepared = self._table.prepare(keys)
-        new = prepared.filter(self._table.lookup(prepared)[_SEEN].is_null())
-        self._table.upsert(new, known=0)
-        is_new = keys.join(new, on=self._keys, how="left", nulls_equal=True, maintain_order="left")[f"{_SEEN}_right"].is_not_null()
-        return rows.filter(is_new)
 
     def _note(self, updated: int, removed: int, update_us: int, removal_us: int) -> None:
         self._progress = OperatorProgress(

@@ -101,6 +101,9 @@ def _check_chain(node: StatefulNode, mode: OutputMode) -> None:
         if max(ends.count(True), ends.count(False)) > 1:
             msg = f"unique: the rows have two event time columns, {list(event_times(node.input))}: drop one of them before"
             raise PlanError(msg)
+        if node.within_watermark and not ends:
+            msg = "unique(within_watermark=True) needs event time to know how long a value counts: write .with_watermark(...) before it"
+            raise PlanError(msg)
         by_time = any(k in event_times(node.input) for k in node.keys)
         if mode is not OutputMode.APPEND and by_time and any(isinstance(n, Aggregate) for n in walk(node.input)):
             msg = (

@@ -48,7 +48,7 @@ def _line(node: Node) -> str:
         case JoinStatic():
             return f"JOIN {node.options.get('how', 'inner')} with a bounded side"
         case Deduplicate():
-            return f"UNIQUE by {list(node.keys)}"
+            return f"UNIQUE by {list(node.keys)}{', within the watermark' if node.within_watermark else ''}"
         case Limit():
             return f"LIMIT {node.n}"
         case Aggregate():

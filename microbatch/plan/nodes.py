@@ -93,10 +93,11 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Deduplicate:
-    """The first row of each distinct value of the key columns. ``name`` is the user's, or None."""
+    """The first row of each distinct value of the key columns, ever or within the watermark's delay. ``name`` is the user's, or None."""
 
     input: Node
     keys: tuple[str, ...]
+    within_watermark: bool
     name: str | None
 
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import polars as pl
 
+from microbatch.errors import PlanError
 from microbatch.plan.aggregates import split_aggregates
 from microbatch.plan.batch_time import at_time, tells_time
 from microbatch.plan.nodes import (
@@ -27,6 +28,8 @@ from microbatch.plan.nodes import (
 from microbatch.plan.window import assign_window, check_window
 
 SchemaOf = Callable[[Node], pl.Schema]
+
+_NOT_BOUNDED = "unique(within_watermark=True) depends on when rows arrive, so bounded input has no such result; compare with unique(...), or run the stream"
 
 
 def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) -> pl.LazyFrame:
@@ -57,6 +60,8 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
         case JoinStatic():
             return inputs[0].join(inputs[1], **cast("dict[str, Any]", node.options))
         case Deduplicate():
+            if node.within_watermark:
+                raise PlanError(_NOT_BOUNDED)
             return inputs[0].unique(list(node.keys), keep="first", maintain_order=True)
         case Limit():
             return inputs[0].limit(node.n)

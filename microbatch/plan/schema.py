@@ -23,6 +23,7 @@ from microbatch.plan.nodes import (
     Static,
     Union,
     WithWatermark,
+    walk,
 )
 from microbatch.plan.run import run_node
 from microbatch.plan.window import window_time
@@ -55,7 +56,9 @@ def schema_of(node: Node) -> pl.Schema:
             return node.schema
         case Aggregate():
             return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).output_schema
-        case RowWise() | WithWatermark() | AssignWindow() | Deduplicate() | Limit():
+        case Deduplicate() | Limit():
+            return schema_of(node.input)
+        case RowWise() | WithWatermark() | AssignWindow():
             inputs = [node.input]
         case Union():
             inputs = list(node.inputs)
@@ -119,6 +122,11 @@ def row_keys(node: Node) -> tuple[str, ...]:
             return keys if set(keys) <= set(node.keeps) else ()
         case _:
             return ()
+
+
+def watermark_delay_us(node: Node) -> int:
+    """Return the longest delay of the watermarks a node's rows passed, 0 if none."""
+    return max((n.delay_us for n in walk(node) if isinstance(n, WithWatermark)), default=0)
 
 
 def stored_type(dtype: pl.DataType) -> pl.DataType:

@@ -123,8 +123,7 @@ def _drop_duplicates(relation: Relation, op: Op, inputs: Inputs) -> Relation:
 
 
 def _drop_duplicates_within_watermark(relation: Relation, op: Op, inputs: Inputs) -> Relation:
-    verb = engine.feature(relation.frame, "unique_within_watermark", "drop_duplicates_within_watermark")
-    return relation.replaced(verb(_subset(relation, op["cols"])))
+    return relation.verb("unique", _subset(relation, op["cols"]), within_watermark=True)
 
 
 def _subset(relation: Relation, names: list[str] | None) -> list[str] | None:

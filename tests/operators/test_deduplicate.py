@@ -54,6 +54,28 @@ def test_a_value_with_event_time_is_forgotten_when_the_watermark_has_passed_it(t
     assert states == [3, 1, 1, 2]
 
 
+def test_within_the_watermark_a_value_counts_until_its_first_row_expires(tmp_path: Path) -> None:
+    # delay 10 s: a expires at 20, which the watermark reaches with the row at 30; the repeat at 15 does not prolong it.
+    # b expires at 26: the watermark is 20 in the batch of 45, and 35 after it.
+    stream, out = mb.MemoryStream({"t": pl.Datetime("us"), "k": pl.String}), mb.MemorySink()
+    work = query(stream.frame().with_watermark("t", "10s").unique("k", within_watermark=True), out, tmp_path)
+    for rows in ([(10, "a"), (11, "a")], [(15, "a"), (16, "b")], [(30, "c")], [(21, "a"), (22, "b")], [(45, "b")], [(46, "b")]):
+        stream.add({"t": [datetime(2024, 1, 1) + timedelta(seconds=s) for s, _ in rows], "k": [k for _, k in rows]})
+        work.run()
+    assert [(t.second, k) for t, k in out.rows().rows()] == [(10, "a"), (16, "b"), (30, "c"), (21, "a"), (46, "b")]
+
+
+def test_within_the_watermark_old_values_leave_the_state(tmp_path: Path) -> None:
+    stream, out = mb.MemoryStream({"t": pl.Datetime("us"), "k": pl.Int64}), mb.MemorySink()
+    work = query(stream.frame().with_watermark("t", "10s").unique("k", within_watermark=True), out, tmp_path)
+    for second in range(0, 60, 5):
+        stream.add({"t": [datetime(2024, 1, 1) + timedelta(seconds=second)], "k": [second]})
+        progress = work.run().last_progress
+    assert progress is not None
+    assert progress["stateOperators"][0]["numRowsTotal"] <= 5
+    assert out.rows().height == 12
+
+
 def test_columns_beside_the_keys_may_change_between_runs(tmp_path: Path) -> None:
     stream, out = mb.MemoryStream(SCHEMA), mb.MemorySink()
     stream.add({"k": ["a"], "f": [1.0], "v": [1]})
@@ -99,6 +121,8 @@ def test_limit_above_a_complete_result_applies_to_each(tmp_path: Path) -> None:
         (lambda f: f.unique("kk"), r"unique: no columns \['kk'\] \(did you mean 'k'\?\)"),
         (lambda f: f.unique(keep="last"), "a stream can only keep the first row of each value"),
         (lambda f: f.limit(-1), "must be 0 or more"),
+        (lambda f: f.unique(within_watermark=True).sink_memory(mb.MemorySink()), "needs event time to know how long"),
+        (lambda f: f.unique(within_watermark=True).as_batch(), "bounded input has no such result"),
     ],
 )
 def test_what_makes_no_sense_is_refused(verb: Any, message: str) -> None:
