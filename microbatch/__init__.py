@@ -5,7 +5,7 @@ The one rule: a micro-batch is a pure function of what the offset log says about
 Whatever could differ between two runs of a batch is written to the offset log before the batch runs.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from microbatch.api.options import QueryOptions
 from microbatch.api.query import Query, QueryResult, StreamingQuery, StreamingQueryListener
@@ -26,6 +26,10 @@ from microbatch.errors import (
 from microbatch.plan.batch_time import batch_time
 from microbatch.plan.window import Window, window, window_time
 from microbatch.registry import connector
+
+if TYPE_CHECKING:  # made on first use, see __getattr__
+    MemorySink: Any
+    read_file_sink: Any
 
 __version__ = "0.1.0"
 

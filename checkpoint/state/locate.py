@@ -161,7 +161,8 @@ def _fetch_fixed(
 
 def _fetch_others(runs: Sequence[Run], where: Located, names: list[str], columns: pl.Schema) -> pl.DataFrame:
     """Gather strings, lists and the like with Polars: a row of nulls stands last, for the keys that are in no run."""
-    pieces, position = [], np.full(where.run_of.size, -1, dtype=np.int64)
+    pieces: list[pl.DataFrame] = []
+    position = np.full(where.run_of.size, -1, dtype=np.int64)
     total = 0
     for j in np.unique(where.run_of[where.found]):
         at = np.flatnonzero(where.run_of == j)

@@ -70,7 +70,7 @@ class SplitAggregate:
         schema = partials.schema
         narrowed = {n: d for n, d in self.state_schema.items() if schema[n] != d}
         try:
-            return partials.cast(narrowed) if narrowed else partials
+            return partials.cast(pl.Schema(narrowed)) if narrowed else partials
         except pl.exceptions.InvalidOperationError:
             for name in narrowed:
                 _raise_where(partials, pl.col(name).cast(pl.Int64, strict=False).is_null(), name, self.state_schema)

@@ -100,14 +100,14 @@ def _null_count(a: Asked) -> Split:
 def _sum(a: Asked) -> Split:
     """Integers add up in 64 bits; narrower ones cannot pass them within a batch, 64-bit ones are added in 128 and checked."""
     name = f"sum({a.label})"
-    if a.input_dtype in (pl.Int128, pl.UInt128):
+    if isinstance(a.input_dtype, (pl.Int128, pl.UInt128)):
         msg = f"sum of {a.label}, {a.input_dtype}: sums are kept in 64 bits; cast it to Int64, or to pl.Decimal(38, 0)"
         raise PlanError(msg)
     if not a.input_dtype.is_integer():
         as_count = a.input_dtype == pl.Boolean
         part = _adding(name, a.whole.cast(pl.Int64) if as_count else a.whole)
         return Split(parts=(part,), finish=new(name).cast(a.dtype) if as_count else new(name))
-    narrow = a.input_dtype in (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+    narrow = isinstance(a.input_dtype, (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32))
     part = _adding(name, a.rows.cast(pl.Int64 if narrow else pl.Int128).sum(), wide=True)
     return Split(parts=(part,), finish=new(name))
 
@@ -131,7 +131,7 @@ def _extreme(kind: str, among: Callable[..., pl.Expr]) -> Callable[[Asked], Spli
 
 
 def _comparable(dtype: pl.DataType) -> bool:
-    return dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)
+    return dtype.is_numeric() or dtype.is_temporal() or isinstance(dtype, (pl.String, pl.Boolean))
 
 
 def _pick(kind: str, name: str) -> pl.Expr:

@@ -29,7 +29,10 @@ from microbatch.plan.window import assign_window, check_window
 
 SchemaOf = Callable[[Node], pl.Schema]
 
-_NOT_BOUNDED = "unique(within_watermark=True) depends on when rows arrive, so bounded input has no such result; compare with unique(...), or run the stream"
+_NOT_BOUNDED = (
+    "unique(within_watermark=True) depends on when rows arrive, so bounded input has no such result; "
+    "compare with unique(...), or run the stream"
+)
 
 
 def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) -> pl.LazyFrame:
