@@ -58,7 +58,7 @@ def duration_us(value: Duration, *, what: str = "duration") -> int:
 
 
 def _unit_us(unit: str, value: Duration, what: str) -> int:
-    size = _UNITS.get(unit) or _UNITS.get(unit.lower().removesuffix("s")) or _UNITS.get(unit.lower())
+    size = _UNITS.get(unit.lower()) or _UNITS.get(unit.lower().removesuffix("s"))
     if size is None:
         raise _not_a_duration(value, what)
     return size

@@ -59,8 +59,8 @@ def random_rows(
 
     Examples
     --------
-    >>> random_rows(random.Random(1), {"key": pl.Int64, "name": pl.String}, n_rows=3).schema
-    Schema([('key', Int64), ('name', String)])
+    >>> dict(random_rows(random.Random(1), {"key": pl.Int64, "name": pl.String}, n_rows=3).schema)
+    {'key': Int64, 'name': String}
     """
     draw = np.random.default_rng(rng.getrandbits(64))
     mix = _Mix(n_rows=n_rows, null_share=null_share, extreme_share=extreme_share, n_distinct=n_distinct)
