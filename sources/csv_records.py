@@ -22,39 +22,49 @@ class Dialect:
         return re.escape(self.separator)
 
     @property
-    def _quoted(self) -> str:
-        """A whole quoted field, behind what stands before it."""
-        quote = re.escape(self.quote or "")
-        return f"(^|{self._between}){quote}(?:[^{quote}]|{quote}{quote})*{quote}"
+    def _begin(self) -> str:
+        return f"(^|{self._between})"
 
-    def without_quoted(self, raw: pl.Expr) -> pl.Expr:
-        """Return the text with whole quoted fields made empty."""
-        return raw.str.replace_all(self._quoted, "${1}") if self.quote else raw
+    @property
+    def _quoted(self) -> str:
+        """A whole quoted field."""
+        quote = re.escape(self.quote or "")
+        return f"{quote}(?:[^{quote}]|{quote}{quote})*{quote}"
+
+    def _emptied(self, raw: pl.Expr) -> pl.Expr:
+        """Return the text with whole quoted fields made two quotes: what else stands there can then be told by looking at field starts.
+
+        A field still open at the end loses its text up to the last pair of quotes in it, and so begins with three quotes.
+        """
+        return raw.str.replace_all(self._begin + self._quoted, "${1}" + 2 * self.quote) if self.quote else raw
 
     def is_open(self, raw: pl.Expr) -> pl.Expr:
         """Return True where a quoted field is still open at the end."""
-        return self.without_quoted(raw).str.contains(f"(?:^|{self._between}){re.escape(self.quote or '')}")
+        quote = re.escape(self.quote or "")
+        return self._emptied(raw).str.contains(f"{self._begin}{quote}(?:[^{quote}]|$|{quote}{quote})")
 
     def has_tail(self, raw: pl.Expr) -> pl.Expr:
         """Return True where text follows a closing quote within its field."""
-        return raw.str.contains(f"{self._quoted}[^{self._between}{re.escape(self.quote or '')}]")
+        quote = re.escape(self.quote or "")
+        return self._emptied(raw).str.contains(f"{self._begin}{quote}{quote}[^{self._between}{quote}]")
 
     def fields(self, raw: pl.Expr) -> pl.Expr:
         """Return the number of fields."""
-        return self.without_quoted(raw).str.count_matches(self.separator, literal=True) + 1
+        return self._emptied(raw).str.count_matches(self.separator, literal=True) + 1
 
     def quoted_where_needed(self, raw: pl.Expr) -> pl.Expr:
         """Return the text with quotes around the unquoted fields that hold a quote character, as a parser wants them."""
-        quote = self.quote
+        quote, between = self.quote, self._between
         if quote is None:
             return raw
-        field = f"{self._quoted}|(?:^|{self._between})[^{self._between}]*"
-        # extract_all: each match begins with its separator, but for the first.
+        is_stray = f"{self._begin}[^{between}{re.escape(quote)}][^{between}]*{re.escape(quote)}"
+        # Behind a separator too, the first field matches like the others.
+        fields = (pl.lit(self.separator) + raw).str.extract_all(f"{between}(?:{self._quoted}|[^{between}]*)")
         text = pl.element().str.strip_prefix(self.separator)
         stray = ~text.str.starts_with(quote) & text.str.contains(quote, literal=True)
         doubled = pl.lit(quote) + text.str.replace_all(quote, quote * 2, literal=True) + pl.lit(quote)
-        mended = raw.str.extract_all(field).list.eval(pl.when(stray).then(doubled).otherwise(text)).list.join(self.separator)
-        return pl.when(self.without_quoted(raw).str.contains(quote, literal=True)).then(mended).otherwise(raw)
+        mended = fields.list.eval(pl.when(stray).then(doubled).otherwise(text)).list.join(self.separator)
+        return pl.when(~self._emptied(raw).str.contains(is_stray)).then(raw).otherwise(mended)
 
 
 def records_of(lines: pl.DataFrame, dialect: Dialect, n_fields: int) -> pl.DataFrame:

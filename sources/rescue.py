@@ -24,6 +24,7 @@ from microbatch.sources.file_formats import (
 
 _VERDICT = pl.Schema({"line": pl.UInt32, "raw": pl.String, "reason": pl.String})
 _RAW, _REASON = pl.col("raw"), pl.col("reason")
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # told from the first bytes, as Polars does, never from the name
 
 
 class UnreadableFileError(Exception):
@@ -227,8 +228,10 @@ def _read_lines(data: Data, *, lossy: bool) -> pl.DataFrame:
 def _decode_lines(data: Data, *, lossy: bool) -> tuple[pl.Series, pl.Series]:
     import pyarrow as pa
 
-    source = pa.py_buffer(data) if isinstance(data, bytes) else data
-    content: bytes = pa.input_stream(source, compression="detect").read()
+    with _open(data) as file:
+        first = file.read(4)
+    compression = next((codec for magic, codec in _MAGIC.items() if first.startswith(magic)), None)
+    content: bytes = pa.input_stream(pa.py_buffer(data) if isinstance(data, bytes) else data, compression=compression).read()
     if lossy:
         raw = _split(content.decode("utf-8", "replace"))
         return raw, pl.Series([False]).new_from_index(0, len(raw))
