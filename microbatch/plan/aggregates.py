@@ -2,12 +2,12 @@
 
 ``SplitAggregate`` is all the incremental operator knows: ``reduce`` a batch, ``merge`` or ``combine`` pieces, ``finish`` them. Splitting
 walks the expression's tree: each aggregate in it becomes a few columns of partial aggregates (see ``partials``), and what is left is
-arithmetic over finished aggregates.
+row-wise arithmetic over finished aggregates.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,21 +15,23 @@ from typing import Any, TypeVar
 import polars as pl
 
 from microbatch.errors import DataError, PlanError
-from microbatch.plan.partials import INSTEAD, OLD, SPLITS, Asked, Part, Split
-from microbatch.plan.rowwise import check_row_wise, spoken, stranger
-from microbatch.plan.trees import Tree, columns_in, expanded, expression_of, function_name
+from microbatch.plan.aggregate_numbers import exact_product, exact_sum
+from microbatch.plan.aggregate_table import INSTEAD, SPLITS, ordered
+from microbatch.plan.aggregate_values import first_at
+from microbatch.plan.partials import OLD, Asked, Part
+from microbatch.plan.rowwise import ALL_ROWS, CHANGING, NotRowWiseError, is_constant, rows_of, spoken
+from microbatch.plan.trees import Tree, expanded, expression_of, function_of, leaves, node, operands, text_of, tree_of, with_operands
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
-
-_INT64_LIMIT = 2.0**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SplitAggregate:
     """Aggregates in pieces.
 
-    ``state_schema`` holds the partial columns, ``output_schema`` the keys and results. Frames of partial aggregates have the keys and then
-    the partial columns.
+    Frames of partial aggregates hold the keys and then the columns of ``state_schema``; ``output_schema`` has the keys and the results,
+    with the dtypes Polars gives, but for sums and products of integers, which are Int64. ``fingerprint`` is the name and tree of each
+    result.
     """
 
     state_schema: pl.Schema
@@ -39,67 +41,65 @@ class SplitAggregate:
     results: tuple[pl.Expr, ...]
     plain: tuple[pl.Expr, ...]
 
-    @property
-    def guards(self) -> list[str]:
-        """Products of floats that stand beside products of integers, to see that these fit."""
-        return [p.name for p in self.parts if p.name.startswith("float_product(")]
-
     def reduce(self, rows: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
-        """Return one row of partial aggregates per group of input rows, with ``more`` columns; without keys one row, also of no rows."""
+        """Return one row of partial aggregates per group of input rows, in any order; without keys one row, also of no rows.
+
+        ``more`` are aggregates that become columns behind the others, in the same pass.
+        """
         return _grouped(rows, keys, [*(p.reduce.alias(p.name) for p in self.parts), *more])
 
     def merge(self, partials: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
-        """Return one row per group from several, those of older batches standing first."""
+        """Return one row per group from several, those of older batches standing first; the result is in any order."""
         return _grouped(partials, keys, [p.merge.alias(p.name) for p in self.parts])
 
     def combine(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Return keys and partial aggregates of rows that hold a newer piece and, under ``<name>__old``, an older one or nulls."""
-        keys = [c for c in pairs.columns if c not in self.state_schema and c.removesuffix(OLD) not in self.state_schema]
-        return pairs.select(*keys, *(p.pair.alias(p.name) for p in self.parts))
+        """Return keys and partial aggregates, row by row.
+
+        Each row holds a newer piece and, under ``<name>__old``, an older one, all null where the group has none.
+        """
+        held = {*self.state_schema, *(f"{name}{OLD}" for name in self.state_schema)}
+        return pairs.select(*(c for c in pairs.columns if c not in held), *(p.pair.alias(p.name) for p in self.parts))
 
     def checked(self, partials: pl.DataFrame) -> pl.DataFrame:
-        """Return the partial aggregates in the types they are kept in.
+        """Return what ``reduce``, ``merge`` or ``combine`` gave, in the dtypes it is kept in.
 
         Raises
         ------
         DataError
-            An integer sum or product does not fit 64 bits; names the aggregate and one group.
+            A sum or product does not fit 64 bits (a Decimal: 38 digits), or a count 32; names the aggregate and one group.
         """
-        for guard in self.guards:
-            _raise_where(partials, pl.col(guard).abs() >= _INT64_LIMIT, guard.removeprefix("float_"), self.state_schema)
-        schema = partials.schema
-        narrowed = {n: d for n, d in self.state_schema.items() if schema[n] != d}
-        try:
-            return partials.cast(pl.Schema(narrowed)) if narrowed else partials
-        except pl.exceptions.InvalidOperationError:
-            for name in narrowed:
-                _raise_where(partials, pl.col(name).cast(pl.Int64, strict=False).is_null(), name, self.state_schema)
-            raise
+        limited = {p.name: pl.col(p.name).cast(p.fits, strict=False).is_null() for p in self.parts if p.fits is not None}
+        past = partials.select(is_null.any() for is_null in limited.values()).row(0) if limited else ()
+        for part_name, is_past in zip(limited, past, strict=True):
+            if is_past:
+                raise self._past(part_name, partials.filter(limited[part_name]).head(1))
+        changed = pl.Schema({name: dtype for name, dtype in self.state_schema.items() if partials.schema[name] != dtype})
+        return partials.cast(changed) if changed else partials
 
-    def finish(self, partials: Frame, keys: Sequence[str]) -> Frame:
-        """Return keys and results, with the names, order and dtypes of ``output_schema``."""
-        return partials.select(*map(pl.col, keys), *self.results)
+    def _past(self, part_name: str, row: pl.DataFrame) -> DataError:
+        part = next(p for p in self.parts if p.name == part_name)
+        group = row.select(c for c in row.columns if c not in self.state_schema)
+        where = f"group {dict(zip(group.columns, group.row(0), strict=True))}" if group.width else "the one group"
+        if part.fits == pl.UInt32:
+            return DataError(f"{part.of} of {where} passed 4,294,967,295, the most Polars can count: add a key, or sum pl.lit(1) per row")
+        return DataError(
+            f"{part.of} of {where} does not fit {part.fits}: sums and products never wrap; cast the column to pl.Float64, or integers to "
+            f"pl.Decimal(38, 0), before the aggregation"
+        )
+
+    def finish(self, merged: Frame, keys: Sequence[str]) -> Frame:
+        """Return keys and results of partial aggregates, in the same order, with ``output_schema``."""
+        return merged.select(*map(pl.col, keys), *self.results)
 
     def batch(self, rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
-        """Return the same result for bounded input by Polars' own aggregates, integers added in 64 bits."""
+        """Return the same result for bounded input by Polars' own aggregates; integers that do not fit 64 bits raise Polars' own error."""
         return _grouped(rows, keys, self.plain).cast(self.output_schema)
 
 
 def _grouped(rows: pl.LazyFrame, keys: Sequence[str], aggs: Sequence[pl.Expr]) -> pl.LazyFrame:
     if not keys:
         return rows.select(aggs)
-    return rows.group_by(keys, maintain_order=False).agg(aggs) if aggs else rows.select(keys).unique()
-
-
-def _raise_where(partials: pl.DataFrame, wrong: pl.Expr, name: str, state: pl.Schema) -> None:
-    hit = partials.filter(wrong).head(1)
-    if hit.height:
-        group = dict(zip((k := [c for c in hit.columns if c not in state]), hit.select(k).row(0) if k else (), strict=True))
-        msg = (
-            f"{name} of group {group} does not fit 64 bits: integer sums and products never wrap; cast the column to pl.Float64 or "
-            f"pl.Decimal(38, 0) before the aggregation"
-        )
-        raise DataError(msg)
+    return rows.group_by(keys).agg(aggs) if aggs else rows.select(keys).unique()
 
 
 def split_aggregates(aggs: Sequence[pl.Expr], *, keys: Sequence[str], schema: pl.Schema) -> SplitAggregate:
@@ -109,27 +109,32 @@ def split_aggregates(aggs: Sequence[pl.Expr], *, keys: Sequence[str], schema: pl
     ----------
     aggs
         Aggregations and row-wise arithmetic over them, as for ``pl.LazyFrame.group_by(...).agg``; selectors stand for the columns that
-        are not keys.
+        are not keys. ``n_unique`` keeps every distinct value of a group; ``implode``, ``median`` and ``quantile`` keep every value, so
+        their state grows with the rows.
     keys
-        Grouping columns, may be empty.
+        Grouping columns, may be empty: then there is one group, also of no rows.
     schema
         Columns of the input rows.
 
     Raises
     ------
     PlanError
-        An aggregate that cannot be kept up to date from pieces, by name, with what to write instead.
+        An aggregate that cannot be kept up to date from pieces, by name, with what to write instead; a column that is not there.
     """
-    _check_names(keys, schema)
+    if missing := [k for k in keys if k not in schema]:
+        msg = f"unknown columns {missing} in group_by; the stream has {list(schema)}"
+        raise PlanError(msg)
     splitter = _Splitter(keys, schema)
-    others = pl.Schema({n: d for n, d in schema.items() if n not in keys})
-    results = [splitter.result(tree) for agg in aggs for tree in expanded(agg, others, verb="agg")]
+    results = [splitter.result(name, tree) for agg in aggs for name, tree in splitter.named(agg)]
+    if not keys and not splitter.parts:
+        splitter.split("Len", "Len")  # one row must be kept, or there would be no group to put out
     parts = tuple(splitter.parts.values())
-    plain = pl.LazyFrame(schema=schema)
-    reduced = _grouped(plain, keys, [p.reduce.alias(p.name) for p in parts]).collect_schema() if parts or keys else pl.Schema()
-    state = pl.Schema({p.name: pl.Int64() if p.wide else reduced[p.name] for p in parts})
+    state = pl.Schema({p.name: p.dtype for p in parts})
+    if taken := set(keys) & {*state, *(f"{name}{OLD}" for name in state)}:
+        msg = f"group_by key {taken.pop()!r} is also the name of a column of the state; rename the key"
+        raise PlanError(msg)
     stored = pl.LazyFrame(schema={**{k: schema[k] for k in keys}, **state})
-    output = stored.select(*keys, *results).collect_schema() if keys or results else pl.Schema()
+    output = _resolved(stored.select(*keys, *results), "agg")
     return SplitAggregate(
         state_schema=state,
         output_schema=output,
@@ -140,10 +145,12 @@ def split_aggregates(aggs: Sequence[pl.Expr], *, keys: Sequence[str], schema: pl
     )
 
 
-def _check_names(keys: Sequence[str], schema: pl.Schema) -> None:
-    if missing := [k for k in keys if k not in schema]:
-        msg = f"unknown columns {missing} in group_by; the stream has {list(schema)}"
-        raise PlanError(msg)
+def _resolved(query: pl.LazyFrame, what: str) -> pl.Schema:
+    try:
+        return query.collect_schema()
+    except pl.exceptions.PolarsError as cause:
+        msg = f"{what} does not fit the stream: {str(cause).splitlines()[0]}"
+        raise PlanError(msg) from cause
 
 
 class _Splitter:
@@ -151,166 +158,139 @@ class _Splitter:
 
     def __init__(self, keys: Sequence[str], schema: pl.Schema) -> None:
         self.parts: dict[str, Part] = {}
-        self.trees: list[Tree] = []
+        self.trees: list[list[Any]] = []
         self.plain: list[pl.Expr] = []
         self._keys = list(keys)
         self._rows = pl.LazyFrame(schema=schema)
-        self._labels: dict[str, str] = {}
-        self._finished: dict[str, pl.Expr] = {}
 
-    def result(self, tree: Tree) -> pl.Expr:
-        """Return the expression over partial columns that gives what ``tree`` gives over rows."""
-        self.trees.append(tree)
-        name = self._output_name(tree)
-        asked: dict[str, pl.Expr] = {}
-        rest = self._replace(tree, asked)
-        if stray := [c for c in columns_in(rest) if c not in asked]:
-            msg = (
-                f"agg: {expression_of(tree)} takes column {stray[0]!r} as it is, which gives no single value per group; "
-                f"write pl.col({stray[0]!r}).implode() for the list of values, or .first(), .sum() ..."
-            )
+    def named(self, agg: pl.Expr) -> list[tuple[str, Tree]]:
+        """Return name and tree of each result an expression stands for."""
+        tree = tree_of(agg, verb="agg")
+        names = self._schema(agg, f"agg: {agg}").names()
+        trees = expanded(
+            tree, lambda selector: [n[1:] for n in self._schema(expression_of(selector).first().name.prefix("_"), "agg").names()]
+        )
+        if len(names) != len(trees):
+            msg = f"agg: {agg} stands for {len(names)} columns in a way that cannot be followed; write one expression for each column"
             raise PlanError(msg)
-        self.plain.append(expression_of(self._widened(tree)).alias(name))
-        return _substituted(rest, asked).alias(name)
+        return list(zip(names, trees, strict=True))
 
-    def _widened(self, tree: Tree) -> Tree:
-        """Return the tree with integer sums taken over Int64, as ours are."""
-        if isinstance(tree, dict):
-            body = tree.get("Agg")
-            if isinstance(body, dict) and "Sum" in body and self._dtype(body["Sum"]).is_integer():
-                return {"Agg": {"Sum": {"Cast": {"expr": body["Sum"], "dtype": {"Literal": "Int64"}, "options": "Strict"}}}}
-            return {tag: part if tag == "Literal" else self._widened(part) for tag, part in tree.items()}
-        return [self._widened(part) for part in tree] if isinstance(tree, list) else tree
+    def _schema(self, agg: pl.Expr, what: str) -> pl.Schema:
+        """Return names and dtypes Polars gives the results of an aggregation, without the keys."""
+        schema = _resolved(_grouped(self._rows, self._keys, [agg]), what)
+        return pl.Schema(list(schema.items())[len(self._keys) :])
+
+    def _name(self, tree: Tree) -> str:
+        return self._rows.select(expression_of(tree)).collect_schema().names()[0]
 
     def _dtype(self, tree: Tree) -> pl.DataType:
-        return self._rows.select(expression_of(tree).alias("__in")).collect_schema()["__in"]
+        return self._rows.select(expression_of(tree).alias("out")).collect_schema()["out"]
 
-    def _output_name(self, tree: Tree) -> str:
-        whole = expression_of(tree)
+    def result(self, name: str, tree: Tree) -> pl.Expr:
+        """Return the expression over partial columns that gives what ``tree`` gives over rows."""
+        finished: dict[str, Tree] = {}
+        rest = self._without_aggregates(tree, finished)
+        if stray := next((body for tag, body in leaves(rest) if tag == "Column" and body not in finished), None):
+            msg = (
+                f"agg: {expression_of(tree)} takes column {stray!r} as it is, which gives no single value per group; "
+                f"write pl.col({stray!r}).implode() for the list of values, or .first(), .sum() ..."
+            )
+            raise PlanError(msg)
         try:
-            return self._rows.select(whole).collect_schema().names()[0]
-        except pl.exceptions.PolarsError as cause:
-            msg = f"agg: {whole} does not fit the stream: {str(cause).splitlines()[0]}. It has {dict(self._rows.collect_schema())}"
-            raise PlanError(msg) from cause
+            rows_of(rest)
+        except NotRowWiseError as found:
+            raise _refused(tree, found.tag, found.spoken, found.instead) from None
+        self.trees.append([name, tree])
+        self.plain.append(expression_of(self._widened(tree)).alias(name))
+        return expression_of(_put(rest, finished)).alias(name)
 
-    def _replace(self, tree: Tree, asked: dict[str, pl.Expr]) -> Tree:
-        """Return the tree with each aggregate replaced by a column of its own, whose finished value ``asked`` gets."""
-        kind = _aggregate_kind(tree)
-        if kind is not None:
-            placeholder = f"__agg{len(asked)}"
-            asked[placeholder] = self._finish(tree, kind)
-            return {"Column": placeholder}
-        if isinstance(tree, dict):
-            _refuse_strange(tree)
-            return {tag: body if tag == "Literal" else self._replace(body, asked) for tag, body in tree.items()}
-        return [self._replace(part, asked) for part in tree] if isinstance(tree, list) else tree
+    def _without_aggregates(self, tree: Tree, finished: dict[str, Tree]) -> Tree:
+        """Return the tree with a column in the place of each aggregate; ``finished`` gets what that column is."""
+        kind = _kind(tree)
+        if kind in SPLITS and not is_constant(tree):
+            column = f"__agg{len(finished)}"
+            finished[column] = tree_of(self.split(tree, kind), verb="agg")
+            return {"Alias": [{"Column": column}, self._name(tree)]}
+        if kind in INSTEAD:
+            raise _refused(tree, kind, spoken(kind), "")
+        if kind == "KeepName":  # it asks for the name of a column that is no longer there
+            return {"Alias": [self._without_aggregates(tree[kind], finished), self._name(tree)]}
+        return with_operands(tree, lambda part: self._without_aggregates(part, finished))
 
-    def _finish(self, tree: Tree, kind: str) -> pl.Expr:
-        key = json.dumps(tree, sort_keys=True)
-        if key not in self._finished:
-            split = self._split(tree, kind)
-            for part in split.parts:
-                self.parts.setdefault(part.name, part)
-            self._finished[key] = split.finish
-        return self._finished[key]
+    def split(self, tree: Tree, kind: str) -> pl.Expr:
+        """Note the parts of one aggregate, and return what finishes it."""
+        inputs = operands(tree)
+        if kind == "Quantile" and is_constant(inputs[1]) and not pl.select(expression_of(inputs.pop())).dtypes[0].is_numeric():
+            raise _refused(tree, "", "a list of quantiles", "one .quantile(q) for each")
+        try:
+            where = rows_of({"Function": {"input": inputs, "function": "AsStruct"}}, changing=CHANGING) or ALL_ROWS
+        except NotRowWiseError as found:
+            raise _refused(tree, found.tag, f"{found.spoken} below {spoken(kind)}", found.instead) from None
+        split = SPLITS[kind].split(self._asked(tree, kind, inputs, where))
+        self.parts.update({p.name: p for p in split.parts if p.name not in self.parts})
+        return split.finish
 
-    def _split(self, tree: Tree, kind: str) -> Split:
-        whole = expression_of(tree)
-        inputs = _inputs(tree)
-        rows = [expression_of(i) for i in inputs]
-        check_row_wise(rows, verb=f"agg: {spoken(kind)}", allow_filter=True)
-        grouped = self._rows.group_by(self._keys) if self._keys else None
-        dtype = (grouped.agg(whole.alias("__out")) if grouped is not None else self._rows.select(whole.alias("__out"))).collect_schema()[
-            "__out"
-        ]
-        input_dtype = self._dtype(inputs[0]) if inputs else dtype
-        asked = Asked(
+    def _asked(self, tree: Tree, kind: str, inputs: Sequence[Tree], where: str) -> Asked:
+        dtypes = [self._dtype(i) for i in inputs]
+        takes = [SPLITS[kind].takes, ordered][: len(inputs)]
+        for dtype, accepts in zip(dtypes, takes, strict=True):
+            if not accepts(dtype):
+                msg = f"agg: {expression_of(tree)}: {spoken(kind)} takes {SPLITS[kind].what}, not {dtype}; cast the column"
+                raise PlanError(msg)
+        body = node(tree)[1]
+        return Asked(
             tree=tree,
-            rows=rows[0] if rows else pl.lit(0),
-            by=rows[1] if kind in ("MinBy", "MaxBy") else None,
-            label=", ".join(self._label(i) for i in (inputs if kind in ("MinBy", "MaxBy") else inputs[:1])),
-            dtype=dtype,
-            input_dtype=input_dtype,
-            options=_options(tree, kind),
+            rows=expression_of(inputs[0]) if inputs else pl.lit(0),
+            label=_label(inputs[0]) if inputs else "",
+            where="" if where == ALL_ROWS else _digest(where),
+            dtype=self._schema(expression_of(tree).alias("__out"), "agg").dtypes()[0],
+            input_dtype=dtypes[0] if dtypes else pl.UInt32(),
+            by=expression_of(inputs[1]) if len(inputs) > 1 else None,
+            by_label=_label(inputs[1]) if len(inputs) > 1 else "",
+            by_dtype=dtypes[1] if len(inputs) > 1 else pl.UInt32(),
+            options=function_of(body)[1] if "Function" in tree else node(body)[1] if body else None,
         )
-        return SPLITS[kind](asked)
 
-    def _label(self, tree: Tree) -> str:
-        """Return a column's name, or a number for an expression: part names must not depend on how Polars prints one."""
-        if isinstance(tree, dict) and isinstance(tree.get("Column"), str):
-            return str(tree["Column"])
-        return self._labels.setdefault(json.dumps(tree, sort_keys=True), f"#{len(self._labels)}")
-
-
-def _aggregate_kind(tree: Tree) -> str | None:
-    """Return the tag of an aggregate node that can be split, None for any other part of a tree."""
-    if tree == "Len":
-        return "Len"
-    if not isinstance(tree, dict):
-        return None
-    if "Agg" in tree:
-        kind = str(next(iter(tree["Agg"])))
-    elif "Function" in tree:
-        group, member = function_name(tree["Function"])
-        kind = member or group if group == "Boolean" else group
-    else:
-        return None
-    return kind if kind in SPLITS else None
+    def _widened(self, tree: Tree) -> Tree:
+        """Return the tree with sums and products of integers in 128 bits, cast to Int64, as ours are, and with ties as we break them."""
+        kind = _kind(tree)
+        if kind in ("MinBy", "MaxBy"):
+            values, by = map(expression_of, operands(tree))
+            return tree_of(first_at(kind[:3].lower(), values, by), verb="agg")
+        if kind in ("Sum", "Product") and self._dtype(operands(tree)[0]).is_integer():
+            values = expression_of(operands(tree)[0])
+            exact = exact_sum(values, self._dtype(operands(tree)[0])) if kind == "Sum" else exact_product(values)
+            return tree_of(exact.cast(pl.Int64), verb="agg")
+        return with_operands(tree, self._widened)
 
 
-def _refuse_strange(tree: Tree) -> None:
-    """Raise PlanError if the outermost node is an aggregate, or something else over several rows, that cannot be split."""
-    if (
-        "Agg" not in tree
-        and "Function" not in tree
-        and not ({"Over", "Sort", "SortBy", "Slice", "Gather", "Filter", "Explode"} & tree.keys())
-    ):
-        return
-    kind = (
-        str(next(iter(tree["Agg"])))
-        if "Agg" in tree
-        else stranger({**tree, "Function": {**tree["Function"], "input": []}})
-        if "Function" in tree
-        else next(iter(tree))
-    )
-    if kind is not None:
-        instead = INSTEAD.get(kind, ".implode(), and compute it where the result is read")
-        msg = f"agg: {expression_of(tree)}: {spoken(kind)} cannot be kept up to date from pieces of a stream; write {instead}"
-        raise PlanError(msg)
+def _kind(tree: Tree) -> str:
+    """Return the name of an aggregate, or else of a node."""
+    tag, body = node(tree)
+    if tag == "Agg":
+        return str(node(body)[0])
+    return function_of(body)[0] if tag == "Function" else tag
 
 
-def _inputs(tree: Tree) -> list[Tree]:
-    """Return the trees an aggregate reads."""
-    if tree == "Len":
-        return []
-    if "Function" in tree:
-        function = tree["Function"]
-        return function["input"][:1] if "Quantile" in str(function["function"]) else list(function["input"])
-    body = next(iter(tree["Agg"].values()))
-    if isinstance(body, dict) and "input" in body:
-        return [body["input"]]
-    return [body[0]] if isinstance(body, list) else [body]
+def _put(tree: Tree, finished: dict[str, Tree]) -> Tree:
+    """Return the tree with its columns replaced by what they are."""
+    tag, body = node(tree)
+    return finished[body] if tag == "Column" else with_operands(tree, lambda part: _put(part, finished))
 
 
-def _options(tree: Tree, kind: str) -> Any:
-    if kind in ("Any", "All"):
-        return tree["Function"]["function"]["Boolean"][kind]
-    if kind in ("Var", "Std"):
-        return tree["Agg"][kind][1]
-    return tree["Agg"]["Count"]["include_nulls"] if kind == "Count" else None
+def _label(tree: Tree) -> str:
+    """Return a column's name; for an expression its columns and a digest, for how Polars prints one may change."""
+    tag, body = node(tree)
+    if tag == "Column":
+        return str(body)
+    columns = dict.fromkeys(str(name) for leaf, name in leaves(tree) if leaf == "Column")
+    return ", ".join(columns) + _digest(text_of(tree))
 
 
-def _substituted(tree: Tree, asked: dict[str, pl.Expr]) -> pl.Expr:
-    """Return the expression with its placeholder columns replaced by what was asked."""
-    trees = {name: json.loads(expr.meta.serialize(format="json")) for name, expr in asked.items()}
+def _digest(text: str) -> str:
+    return "#" + hashlib.sha256(text.encode()).hexdigest()[:8]
 
-    def put(part: Tree) -> Tree:
-        if isinstance(part, dict):
-            if part.get("Column") in trees if isinstance(part.get("Column"), str) else False:
-                return trees[part["Column"]]
-            return {tag: body if tag == "Literal" else put(body) for tag, body in part.items()}
-        return [put(p) for p in part] if isinstance(part, list) else part
 
-    rest = expression_of(put(tree))
-    check_row_wise([rest.meta.undo_aliases()], verb="agg")
-    return rest
+def _refused(tree: Tree, tag: str, words: str, instead: str) -> PlanError:
+    way_out = INSTEAD.get(tag) or instead or ".implode(), and compute it where the result is read"
+    return PlanError(f"agg: {expression_of(tree)}: {words} cannot be kept up to date from pieces of a stream; instead: {way_out}")

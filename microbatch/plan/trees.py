@@ -1,9 +1,13 @@
-"""Expressions as trees: ``Expr.meta.serialize(format="json")``, parsed, changed and put together again."""
+"""Expressions as trees: ``Expr.meta.serialize(format="json")``, parsed, changed and put together again.
+
+A tree is a node, ``{"Tag": body}``, or the bare ``"Tag"`` if it has no body (``"Len"``, ``"Element"``). Which parts of a body are nodes
+again is known by tag only: a column may be called ``"Len"``, and the body of a ``Literal`` is data.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 from typing import Any, TypeAlias
 
@@ -11,19 +15,50 @@ import polars as pl
 
 from microbatch.errors import PlanError
 
-Tree: TypeAlias = Any  # what json.loads gives: a node is {"Tag": body} or a bare "Tag"
+Tree: TypeAlias = Any  # what json.loads gives
+
+# Where the operands stand in the body of a node: a node, or a list of nodes. Agg and KeepName are their bodies' own.
+_SLOTS: dict[str, tuple[str | int, ...]] = {
+    "Column": (),
+    "Selector": (),
+    "Literal": (),
+    "Field": (),
+    "Alias": (0,),
+    "RenameAlias": ("expr",),
+    "Cast": ("expr",),
+    "BinaryExpr": ("left", "right"),
+    "Ternary": ("predicate", "truthy", "falsy"),
+    "Function": ("input",),
+    "StructEval": ("expr", "evaluation"),
+    "Eval": ("expr",),  # its evaluation works on the elements of one list, not on rows
+    "Filter": ("input", "by"),
+    "Explode": ("input",),
+}
+# Functions that take all columns of a selector as their arguments, where others are repeated for each column.
+_TAKE_ALL = {
+    "Coalesce", "AsStruct", "SumHorizontal", "MeanHorizontal", "MinHorizontal", "MaxHorizontal",
+    "Boolean.AnyHorizontal", "Boolean.AllHorizontal", "StringExpr.ConcatHorizontal", "ListExpr.Concat", "ArrayExpr.Concat",
+}  # fmt: skip
+_PYTHON = {"AnonymousFunction", "PipeWithDtype", "FoldHorizontal", "CumFoldHorizontal"}
 
 
 def tree_of(expression: pl.Expr, *, verb: str) -> Tree:
-    """Return the tree of an expression; PlanError if it holds a Python function, which has none."""
+    """Return the tree of an expression; PlanError if it calls a Python function, which cannot be looked into."""
     try:
-        return json.loads(expression.meta.serialize(format="json"))
+        tree = json.loads(expression.meta.serialize(format="json"))
     except (pl.exceptions.ComputeError, ModuleNotFoundError) as cause:
-        msg = (
-            f"{verb}: an expression calls a Python function (map_elements or map_batches), which cannot be checked to look at one row at a "
-            f"time; use StreamFrame.map_batches(function, row_wise=True) for the whole frame instead"
-        )
-        raise PlanError(msg) from cause
+        raise _calls_python(verb) from cause
+    # With cloudpickle installed functions do serialise, but what is allowed must not depend on what is installed.
+    if _PYTHON & {name for name, _ in everything_in(tree)}:
+        raise _calls_python(verb)
+    return tree
+
+
+def _calls_python(verb: str) -> PlanError:
+    return PlanError(
+        f"{verb}: an expression calls a Python function (map_elements, map_batches, fold, reduce, inspect, name.map ...), and whether that "
+        f"looks at one row at a time cannot be seen; declare it with StreamFrame.map_batches(function, row_wise=True), before this {verb}"
+    )
 
 
 def expression_of(tree: Tree) -> pl.Expr:
@@ -31,70 +66,107 @@ def expression_of(tree: Tree) -> pl.Expr:
     return pl.Expr.deserialize(StringIO(json.dumps(tree)), format="json")
 
 
-def node(tree: Tree) -> tuple[str, Any] | None:
-    """Return tag and body if this part of a tree is a node, None if it is a list, an option or a value."""
-    if isinstance(tree, dict) and len(tree) == 1:
-        tag, body = next(iter(tree.items()))
-        return (tag, body) if tag[:1].isupper() else None
-    return (tree, None) if isinstance(tree, str) and tree[:1].isupper() else None
+def text_of(tree: Tree) -> str:
+    """Return a text that is the same for equal trees."""
+    return json.dumps(tree, sort_keys=True)
 
 
-def function_name(body: Any) -> tuple[str, str | None]:
-    """Return group and name of a function node: ``("Boolean", "IsNull")``, or ``("Abs", None)`` for one without a group."""
-    function = body["function"]
-    if isinstance(function, str):
-        return function, None
-    group, inner = next(iter(function.items()))
-    if isinstance(inner, str):
-        return group, inner
-    return group, next(iter(inner)) if isinstance(inner, dict) and len(inner) >= 1 and next(iter(inner))[:1].isupper() else None
+def node(tree: Tree) -> tuple[str, Any]:
+    """Return tag and body of a node, or name and options of a function; a bare one has None."""
+    return next(iter(tree.items())) if isinstance(tree, dict) else (tree, None)
 
 
-def columns_in(tree: Tree) -> Iterator[str]:
-    """Yield the names of the columns a tree reads."""
+def function_of(body: Any) -> tuple[str, Any]:
+    """Return name and options of a function node by its body; the name has both levels: ``"Abs"``, ``"Boolean.IsNull"``."""
+    name, options = node(body["function"])
+    if isinstance(options, str) and options[:1].isupper():
+        return f"{name}.{options}", None
+    if isinstance(options, dict) and len(options) == 1 and next(iter(options))[:1].isupper():
+        inner, options = node(options)
+        return f"{name}.{inner}", options
+    return name, options
+
+
+def with_operands(tree: Tree, change: Callable[[Tree], Tree]) -> Tree:
+    """Return a node with each of its operands, which are nodes, changed; an unknown node as it is."""
+    tag, body = node(tree)
+    if tag == "KeepName":
+        return {tag: change(body)}
+    if tag == "Agg":
+        kind, inner = node(body)
+        return {tag: {kind: _with_aggregated(inner, change)}}
+    if body is None or not _SLOTS.get(tag):
+        return tree
+    copy = body.copy()
+    for slot in _SLOTS[tag]:
+        copy[slot] = [change(part) for part in body[slot]] if isinstance(body[slot], list) else change(body[slot])
+    return {tag: copy}
+
+
+def _with_aggregated(inner: Any, change: Callable[[Tree], Tree]) -> Any:
+    if isinstance(inner, list):
+        return [change(inner[0]), *inner[1:]]
+    return {**inner, "input": change(inner["input"])} if isinstance(inner, dict) and "input" in inner else change(inner)
+
+
+def operands(tree: Tree) -> list[Tree]:
+    """Return the nodes that a node works on."""
+    found: list[Tree] = []
+
+    def note(part: Tree) -> Tree:
+        found.append(part)
+        return part
+
+    with_operands(tree, note)
+    return found
+
+
+def leaves(tree: Tree) -> Iterator[tuple[str, Any]]:
+    """Yield tag and body of the nodes below (or at) a node that have no operands: columns, constants, ``Len``; and of unknown ones."""
+    parts = operands(tree)
+    if not parts:
+        yield node(tree)
+    for part in parts:
+        yield from leaves(part)
+
+
+def everything_in(tree: Tree) -> Iterator[tuple[str, Any]]:
+    """Yield every tag with its body, and every function's name with its options, wherever they stand; constants are not looked into."""
     if isinstance(tree, dict):
         for tag, body in tree.items():
-            if tag == "Column" and isinstance(body, str):
-                yield body
-            elif tag != "Literal":
-                yield from columns_in(body)
+            yield tag, body
+            if tag == "Function":
+                yield function_of(body)
+            if tag != "Literal":
+                yield from everything_in(body)
     elif isinstance(tree, list):
         for part in tree:
-            yield from columns_in(part)
+            yield from everything_in(part)
 
 
-def expanded(expression: pl.Expr, schema: pl.Schema, *, verb: str) -> list[Tree]:
-    """Return one tree for each column a selector or ``pl.all()`` in the expression stands for; one tree if there is none."""
-    tree = tree_of(expression, verb=verb)
-    selectors = list(_selectors(tree))
-    if not selectors:
-        return [tree]
-    chosen = [pl.LazyFrame(schema=schema).select(expression_of(s)).collect_schema().names() for s in selectors]
-    if len({len(names) for names in chosen}) > 1:
-        msg = f"{verb}: {expression} has selectors of different length, {[len(n) for n in chosen]}; write the columns out"
+def expanded(tree: Tree, columns: Callable[[Tree], Sequence[str]]) -> list[Tree]:
+    """Return one tree for each column that the selectors in a tree stand for, as Polars expands them.
+
+    ``columns`` gives the names a selector node stands for. Several selectors advance together; one column goes with each of many.
+
+    Raises
+    ------
+    PlanError
+        Two selectors of different length.
+    """
+    tag, body = node(tree)
+    if tag == "Selector":
+        return [{"Column": name} for name in columns(tree)]
+    choices = [expanded(part, columns) for part in operands(tree)]
+    if tag == "Function" and function_of(body)[0] in _TAKE_ALL:
+        return [{tag: {**body, "input": [one for parts in choices for one in parts]}}]
+    lengths = {len(c) for c in choices} - {1}
+    if len(lengths) > 1:
+        msg = f"selectors of different length, {sorted(lengths)}, stand in one expression; write the columns out"
         raise PlanError(msg)
-    return [_with_columns(tree, [names[k] for names in chosen]) for k in range(len(chosen[0]))]
+    return [_with_choice(tree, choices, k) for k in range(lengths.pop() if lengths else 1)]
 
 
-def _selectors(tree: Tree) -> Iterator[Tree]:
-    if isinstance(tree, dict):
-        for tag, body in tree.items():
-            if tag == "Selector":
-                yield {tag: body}
-            elif tag != "Literal":
-                yield from _selectors(body)
-    elif isinstance(tree, list):
-        for part in tree:
-            yield from _selectors(part)
-
-
-def _with_columns(tree: Tree, names: list[str]) -> Tree:
-    """Return the tree with its selectors replaced by columns, from left to right."""
-    left = iter(names)
-
-    def put(part: Tree) -> Tree:
-        if isinstance(part, dict):
-            return {"Column": next(left)} if "Selector" in part else {t: b if t == "Literal" else put(b) for t, b in part.items()}
-        return [put(p) for p in part] if isinstance(part, list) else part
-
-    return put(tree)
+def _with_choice(tree: Tree, choices: Sequence[list[Tree]], k: int) -> Tree:
+    chosen = iter([c[k if len(c) > 1 else 0] for c in choices])
+    return with_operands(tree, lambda _: next(chosen))
