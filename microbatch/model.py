@@ -38,6 +38,24 @@ class Marks:
     late_us: int | None
     eviction_us: int | None
 
+    def behind(self, behind_us: int | None) -> Marks:
+        """Return the marks of an operator whose event time is so far behind; with None, which is no event time, both are unset.
+
+        Examples
+        --------
+        >>> Marks(late_us=None, eviction_us=7).behind(2)
+        Marks(late_us=None, eviction_us=5)
+        """
+        if behind_us is None:
+            return Marks(late_us=None, eviction_us=None)
+        late, eviction = (mark if mark is None else mark - behind_us for mark in (self.late_us, self.eviction_us))
+        return Marks(late_us=late, eviction_us=eviction)
+
+    @property
+    def moved(self) -> bool:
+        """True if the eviction mark is past the one that the batch before had, which is now the late mark."""
+        return self.eviction_us is not None and (self.late_us is None or self.eviction_us > self.late_us)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:

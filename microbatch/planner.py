@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from microbatch.model import Json, OutputMode
+from microbatch.model import Json, Marks, OutputMode
 from microbatch.operators.aggregate import AggregateOperator, aggregate_fingerprint, aggregate_table
 from microbatch.operators.base import Batch, Operator, StatefulOperator
 from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
@@ -17,6 +17,7 @@ from microbatch.operators.watermark import ObserveEventTime
 from microbatch.plan.aggregates import SplitAggregate, split_aggregates
 from microbatch.plan.batch_time import tells_time
 from microbatch.plan.checks import stateful_nodes
+from microbatch.plan.marks import input_behind_us
 from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
 from microbatch.plan.schema import schema_of
 from microbatch.protocols import StateTable, TableSpec
@@ -26,14 +27,16 @@ OpenTable = Callable[[str, TableSpec], StateTable]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """An operator and the steps it reads."""
+    """An operator, the steps it reads, and how far the event time it sees is behind the query's watermark."""
 
     operator: Operator
     inputs: tuple[Step, ...]
+    behind_us: int | None
 
     def run(self, batch: Batch) -> pl.LazyFrame:
         """Return the rows of the batch at this step, inputs first."""
-        return self.operator.run([step.run(batch) for step in self.inputs], batch)
+        inputs = [step.run(batch) for step in self.inputs]
+        return self.operator.run(inputs, batch.behind(self.behind_us))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,11 @@ class PhysicalPlan:
     root: Step
     watermarks: tuple[ObserveEventTime, ...]
     stateful: tuple[StatefulOperator, ...]
+    behind_us: Mapping[str, int | None]
+
+    def wants_batch(self, marks: Marks) -> bool:
+        """Return True if an operator has something to do in a batch without data that has these marks."""
+        return any(o.wants_batch(marks.behind(self.behind_us[o.operator_id])) for o in self.stateful)
 
 
 def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalPlan:
@@ -57,9 +65,14 @@ def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalP
             operator = ReadSource(source=at.source)
         else:
             operator = watermarks.get(id(at)) or stateful.get(id(at)) or _stateless(at)
-        return Step(operator=operator, inputs=tuple(step(i) for i in inputs_of(at)) if not isinstance(at, Scan) else ())
+        return Step(operator=operator, inputs=tuple(step(i) for i in inputs_of(at)), behind_us=input_behind_us(at))
 
-    return PhysicalPlan(root=step(node), watermarks=tuple(watermarks.values()), stateful=tuple(stateful.values()))
+    return PhysicalPlan(
+        root=step(node),
+        watermarks=tuple(watermarks.values()),
+        stateful=tuple(stateful.values()),
+        behind_us={names[id(n)]: input_behind_us(n) for n in stateful_nodes(node, mode)},
+    )
 
 
 def operator_ids(node: Node) -> dict[int, str]:

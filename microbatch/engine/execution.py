@@ -91,7 +91,7 @@ class Execution:
             )
         if ends == self._start and not (may_be_empty and self._wants_batch_without_data()):  # 3
             return None
-        marks = Marks(late_us=self._previous_mark_us, eviction_us=self.tracker.global_us)  # 2
+        marks = self._next_marks()  # 2
         return BatchPlan(batch_id=self.next_batch_id, offsets=ends, marks=marks, batch_time_us=now_us, conf=self._opened.conf)
 
     def _wants_batch_without_data(self) -> bool:
@@ -102,7 +102,10 @@ class Execution:
         """
         if not self._opened.spec.no_data_batches or self.next_batch_id == 0:
             return False
-        return any(o.wants_batch(self._previous_mark_us, self.tracker.global_us) for o in self._opened.plan.stateful)
+        return self._opened.plan.wants_batch(self._next_marks())
+
+    def _next_marks(self) -> Marks:
+        return Marks(late_us=self._previous_mark_us, eviction_us=self.tracker.global_us)
 
     def _log_decision(self, plan: BatchPlan) -> None:
         if not self._opened.checkpoint.offsets.add(plan):

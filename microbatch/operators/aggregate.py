@@ -13,7 +13,7 @@ from functools import partial
 import polars as pl
 
 from microbatch.clock import stopwatch_us
-from microbatch.model import Json, OutputMode
+from microbatch.model import Json, Marks, OutputMode
 from microbatch.operators.base import Batch, OperatorProgress
 from microbatch.operators.late import late
 from microbatch.plan.aggregates import SplitAggregate
@@ -152,9 +152,9 @@ class AggregateOperator:
             removal_ms=removal_us // 1_000,
         )
 
-    def wants_batch(self, before_us: int | None, after_us: int | None) -> bool:
+    def wants_batch(self, marks: Marks) -> bool:
         """Return True if the watermark moved on, in append and update mode (Spark: shouldRunAnotherBatch)."""
-        return self._mode is not OutputMode.COMPLETE and after_us is not None and (before_us is None or after_us > before_us)
+        return self._mode is not OutputMode.COMPLETE and marks.moved
 
     def progress(self) -> OperatorProgress:
         """Return what the last batch did."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import polars as pl
@@ -29,13 +29,18 @@ class Batch:
         default_factory=list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]]
     )
 
+    def behind(self, behind_us: int | None) -> Batch:
+        """Return the same batch as an operator sees it whose event time is so far behind the query's watermark; None: it has none."""
+        return replace(self, marks=self.marks.behind(behind_us))
+
     def observe(self, figures: pl.LazyFrame, take: Callable[[pl.DataFrame], None]) -> None:
         """Run ``figures`` together with the next ``collect`` and hand its frame to ``take``."""
         self._waiting.append((figures, take))
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Return the rows, and run all that was observed, in one pass."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting.copy()
+        self._waiting.clear()
         result, *figures = pl.collect_all([rows, *(lazy for lazy, _ in waiting)], engine=self.engine)
         for (_, take), frame in zip(waiting, figures, strict=True):
             take(frame)
@@ -72,8 +77,8 @@ class StatefulOperator(Operator, Protocol):
         """Its name in the checkpoint; the same at every restart."""
         ...
 
-    def wants_batch(self, before_us: int | None, after_us: int | None) -> bool:
-        """Return True if a batch without data would do something, now that the watermark moved from ``before_us`` to ``after_us``."""
+    def wants_batch(self, marks: Marks) -> bool:
+        """Return True if a batch without data would do something, with these marks: those the batch would have for this operator."""
         ...
 
     def progress(self) -> OperatorProgress:

@@ -13,9 +13,9 @@ from typing import Protocol
 import polars as pl
 
 from microbatch.clock import stopwatch_us
-from microbatch.model import Json
+from microbatch.model import Json, Marks
 from microbatch.operators.base import Batch, OperatorProgress
-from microbatch.operators.late import late
+from microbatch.operators.late import LateFilter
 from microbatch.plan.nodes import Deduplicate
 from microbatch.plan.schema import event_times, schema_of, stored_type, watermark_delay_us
 from microbatch.plan.window import to_micros
@@ -130,15 +130,14 @@ class DeduplicateOperator:
         self._memory: Memory = SeenEver(node, table)
         if node.within_watermark and self._event_time is not None:
             self._memory = SeenWithin(node, table, self._event_time)
-        self._schema = schema_of(node.input)
-        self._late_rows = 0
+        self._late = LateFilter(self._event_time, schema_of(node.input))
         self._progress = OperatorProgress(
             name="deduplicate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
         )
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the rows whose keys were not seen before, in their order."""
-        rows = batch.collect(self._without_late(inputs[0], batch)).unique(self._keys, keep="first", maintain_order=True)
+        rows = batch.collect(self._late.on_time(inputs[0], batch)).unique(self._keys, keep="first", maintain_order=True)
         started = stopwatch_us()
         new = self._memory.unseen(rows, batch.marks.late_us)
         updated = stopwatch_us()
@@ -147,33 +146,21 @@ class DeduplicateOperator:
         self._note(new.height, removed, updated - started, stopwatch_us() - updated)
         return new.lazy()
 
-    def _without_late(self, rows: pl.LazyFrame, batch: Batch) -> pl.LazyFrame:
-        self._late_rows = 0
-        mark = batch.marks.late_us
-        if mark is None or self._event_time is None:
-            return rows
-        is_late = late(self._event_time, self._schema, mark)
-        batch.observe(rows.filter(is_late).select(pl.len()), self._count_late)
-        return rows.filter(~is_late)
-
-    def _count_late(self, figures: pl.DataFrame) -> None:
-        self._late_rows = int(figures.item())
-
     def _note(self, updated: int, removed: int, update_us: int, removal_us: int) -> None:
         self._progress = OperatorProgress(
             name=f"deduplicate {self.operator_id}",
             rows_total=self._table.rows,
             rows_updated=updated,
             rows_removed=removed,
-            rows_late=self._late_rows,
+            rows_late=self._late.rows,
             memory_bytes=self._table.bytes,
             update_ms=update_us // 1_000,
             removal_ms=removal_us // 1_000,
         )
 
-    def wants_batch(self, before_us: int | None, after_us: int | None) -> bool:
+    def wants_batch(self, marks: Marks) -> bool:
         """Return True if the watermark moved on (Spark: shouldRunAnotherBatch)."""
-        return after_us is not None and (before_us is None or after_us > before_us)
+        return marks.moved
 
     def progress(self) -> OperatorProgress:
         """Return what the last batch did."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from microbatch.model import Json
+from microbatch.model import Json, Marks
 from microbatch.operators.base import Batch, OperatorProgress
 from microbatch.plan.nodes import Limit
 from microbatch.protocols import StateTable, TableSpec
@@ -37,7 +37,7 @@ class LimitOperator:
         self._updated = int(rows.height > 0)
         return rows.lazy()
 
-    def wants_batch(self, before_us: int | None, after_us: int | None) -> bool:  # noqa: ARG002
+    def wants_batch(self, marks: Marks) -> bool:  # noqa: ARG002
         """Return False: time does not matter to it."""
         return False
 
