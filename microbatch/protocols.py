@@ -91,20 +91,22 @@ class TableSpec:
 
     ``schema`` is that of the keys and then the values; ``time_key`` the key column (Datetime or Int64 microseconds) by which rows are
     evicted, None if they never are. ``reduce`` None: one row per key, the newest counts. Otherwise the table is a log that may hold
-    several rows per key, older ones first, and ``reduce`` makes fewer of them with the same meaning.
+    several rows per key, older ones first, and ``reduce`` makes fewer of them with the same meaning. From a ``removable`` table single keys
+    can be removed; in it a key whose values are all null is not there.
     """
 
     keys: tuple[str, ...]
     time_key: str | None
     schema: pl.Schema
     reduce: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    removable: bool = False
 
 
 class StateTable(Protocol):
     """A versioned table, spoken to in frames; what a batch changes counts when the engine commits the batch."""
 
     def prepare(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows (unique keys) in the table's own order, ready for ``lookup`` and ``upsert``."""
+        """Return rows (unique keys) in the table's own order, ready for ``lookup`` and ``upsert``; for ``lookup`` keys alone will do."""
         ...
 
     def lookup(self, prepared: pl.DataFrame) -> pl.DataFrame:
@@ -116,6 +118,10 @@ class StateTable(Protocol):
 
         ``known`` is how many of the keys are there; None: as many as the last ``lookup`` found, whose rows these must be.
         """
+        ...
+
+    def remove(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
+        """Remove the keys of prepared rows from a ``removable`` table; ``known`` as for ``upsert``."""
         ...
 
     def append(self, rows: pl.DataFrame) -> None:

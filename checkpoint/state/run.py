@@ -113,7 +113,7 @@ Column = tuple[npt.NDArray[np.generic], "npt.NDArray[np.bool_] | None"]
 def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
     """Return ``__t``, ``__h`` and the table's columns, sorted, in one chunk."""
     ordered = order_columns(rows, spec)
-    asked = rows if rows.columns == spec.schema.names() else rows.select(list(spec.schema))
+    asked = rows if rows.columns == spec.schema.names() else rows.select(c for c in spec.schema if c in rows.columns or c in spec.keys)
     return ordered.hstack(asked)[np.lexsort([ordered[name].to_numpy() for name in reversed(ordered.columns)])].rechunk()
 
 
@@ -151,13 +151,22 @@ def map_run(path: Path, ref: FileRef) -> Run:
     return Run(frame=frame, file=ref)
 
 
-def merged_rows(runs: Sequence[Run], spec: TableSpec) -> pl.DataFrame:
-    """Return the live rows of runs (newest first) as the rows of one: the newest of each key, or a log reduced."""
+def merged_rows(runs: Sequence[Run], spec: TableSpec, *, has_oldest: bool = True) -> pl.DataFrame:
+    """Return the live rows of runs (newest first) as the rows of one: the newest of each key, or a log reduced.
+
+    Removed keys drop out if the table's oldest run is among them; before, they hide rows of runs that are not.
+    """
     if spec.reduce is not None:
         rows = pl.concat([run.live for run in reversed(runs)]).select(list(spec.schema))
         return sorted_rows(spec.reduce(rows), spec)
     rows = pl.concat([run.live for run in runs]).sort([TIME, HASH], maintain_order=True)
-    return newest_of_each(rows, spec).rechunk()
+    newest = newest_of_each(rows, spec)
+    return (with_values(newest, spec) if spec.removable and has_oldest else newest).rechunk()
+
+
+def with_values(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
+    """Return the rows that have a value: in a removable table the others are keys that were removed, or were never there."""
+    return rows.filter(pl.any_horizontal(pl.col(c).is_not_null() for c in spec.schema if c not in spec.keys))
 
 
 def newest_of_each(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:

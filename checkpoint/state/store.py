@@ -157,17 +157,19 @@ class StateStore:
         free = list(takewhile(lambda run: run.file is None and run.uid not in busy, table.runs))
         small = runs_to_merge(free)
         if small and sum(run.rows for run in small) <= INLINE_ROWS:
-            table.replace_runs([run.uid for run in small], _merged(small, table.spec))
+            table.replace_runs([run.uid for run in small], _merged(small, table.spec, _has_oldest(small, table)))
 
     def _submit(self, table: Table, runs: Sequence[Run], *, to_file: bool) -> None:
         job = self._merge_to_file if to_file else _merged
         name = f"runs/{table.name}/{self.version:020}-{new_uuid()[:8]}.arrow"
-        args = (runs, table.spec, name) if to_file else (runs, table.spec)
+        # Runs that come meanwhile are newer, so the oldest stays the oldest.
+        has_oldest = _has_oldest(runs, table)
+        args = (runs, table.spec, has_oldest, name) if to_file else (runs, table.spec, has_oldest)
         self._retention.protect(name)
         self._merging[table.name] = (runs, self._merger.submit(job, *args))
 
-    def _merge_to_file(self, runs: Sequence[Run], spec: TableSpec, name: str) -> Run:
-        frame = _merged(runs, spec).frame
+    def _merge_to_file(self, runs: Sequence[Run], spec: TableSpec, has_oldest: bool, name: str) -> Run:
+        frame = _merged(runs, spec, has_oldest).frame
         return map_run(self._root / name, write_run(self._root / name, name, frame))
 
     def _finish_merges(self) -> None:
@@ -183,10 +185,14 @@ class StateStore:
         self._merger.shutdown(wait=True, cancel_futures=True)
 
 
-def _merged(runs: Sequence[Run], spec: TableSpec) -> Run:
+def _has_oldest(runs: Sequence[Run], table: Table) -> bool:
+    return runs[-1].uid == table.runs[-1].uid
+
+
+def _merged(runs: Sequence[Run], spec: TableSpec, has_oldest: bool) -> Run:
     """Return one run with the rows of several (newest first), lasting through all their deltas."""
     deltas = tuple(ref for run in reversed(runs) for ref in run.deltas)
-    return Run(frame=merged_rows(runs, spec), deltas=deltas)
+    return Run(frame=merged_rows(runs, spec, has_oldest=has_oldest), deltas=deltas)
 
 
 def _rehashed(run: Run, spec: TableSpec) -> Run:

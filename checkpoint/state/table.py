@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from microbatch.checkpoint.state.hashing import HASH, TIME
 from microbatch.checkpoint.state.locate import fetch, locate
-from microbatch.checkpoint.state.run import Run, merged_rows, sorted_rows
+from microbatch.checkpoint.state.run import Run, merged_rows, sorted_rows, with_values
 from microbatch.errors import PlanError
 from microbatch.protocols import TableSpec
 
@@ -44,14 +45,22 @@ class Table:
     def lookup(self, prepared: pl.DataFrame) -> pl.DataFrame:
         """Return the value columns found for the prepared rows' keys, aligned; null where a key is not there."""
         where = locate(self.runs, prepared, self.spec.keys)
-        self._known = int(np.count_nonzero(where.found))
-        return fetch(self.runs, where, self._values)
+        values = fetch(self.runs, where, self._values)
+        self._known = with_values(values, self.spec).height if self.spec.removable else int(np.count_nonzero(where.found))
+        return values
 
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
         """Put prepared rows in the place of those with the same keys; ``known`` are there (None: as many as the last look-up found)."""
         if prepared.height:
             self.keys += prepared.height - (self._known if known is None else known)
             self._add(prepared.rechunk())
+
+    def remove(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
+        """Remove the prepared rows' keys: a row of nulls hides older ones, until the oldest run is merged."""
+        assert self.spec.removable, self.name
+        nulls = [pl.lit(None, dtype).alias(name) for name, dtype in self._values.items()]
+        self.upsert(prepared.select(TIME, HASH, *self.spec.keys).with_columns(nulls).select(TIME, HASH, *self.spec.schema), known=known)
+        self.keys -= prepared.height
 
     def append(self, rows: pl.DataFrame) -> None:
         """Add rows to a log."""
