@@ -48,9 +48,9 @@ class PhysicalPlan:
     stateful: tuple[StatefulOperator, ...]
     behind_us: Mapping[str, int | None]
 
-    def wants_batch(self, marks: Marks) -> bool:
-        """Return True if an operator has something to do in a batch without data that has these marks."""
-        return any(o.wants_batch(marks.behind(self.behind_us[o.operator_id])) for o in self.stateful)
+    def wants_batch(self, marks: Marks, time_us: int) -> bool:
+        """Return True if an operator has something to do in a batch without data that has these marks and this time."""
+        return any(o.wants_batch(marks.behind(self.behind_us[o.operator_id]), time_us) for o in self.stateful)
 
 
 def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalPlan:

@@ -50,6 +50,8 @@ class Execution:
         self.next_batch_id = position.next_batch_id
         self._start = position.start
         self._previous_mark_us = position.previous_mark_us
+        # A clock may be set back; a batch is never earlier than the one before, or timers that fired would be due again.
+        self._last_batch_time_us = position.batch_time_us
         self.tracker = WatermarkTracker(
             opened.conf["spark.sql.streaming.multipleWatermarkPolicy"],
             [w.operator_id for w in opened.plan.watermarks],
@@ -89,20 +91,20 @@ class Execution:
             ends = tuple(
                 reader.latest_offset(start, limited=limited) for reader, start in zip(self._opened.readers, self._start, strict=True)
             )
-        if ends == self._start and not (may_be_empty and self._wants_batch_without_data()):  # 3
+        marks, time_us = self._next_marks(), max(now_us, self._last_batch_time_us)  # 2
+        if ends == self._start and not (may_be_empty and self._wants_batch_without_data(marks, time_us)):  # 3
             return None
-        marks = self._next_marks()  # 2
-        return BatchPlan(batch_id=self.next_batch_id, offsets=ends, marks=marks, batch_time_us=now_us, conf=self._opened.conf)
+        return BatchPlan(batch_id=self.next_batch_id, offsets=ends, marks=marks, batch_time_us=time_us, conf=self._opened.conf)
 
-    def _wants_batch_without_data(self) -> bool:
-        """Return True if the watermark moved since the last batch and an operator would close something; also first thing in a run.
+    def _wants_batch_without_data(self, marks: Marks, time_us: int) -> bool:
+        """Return True if time has moved since the last batch and an operator would close something; also first thing in a run.
 
         Spark makes none in the first trigger of a run, so what a crash kept open stays open until new data comes; here a restart is
         invisible.
         """
         if not self._opened.spec.no_data_batches or self.next_batch_id == 0:
             return False
-        return self._opened.plan.wants_batch(self._next_marks())
+        return self._opened.plan.wants_batch(marks, time_us)
 
     def _next_marks(self) -> Marks:
         return Marks(late_us=self._previous_mark_us, eviction_us=self.tracker.global_us)
@@ -169,7 +171,7 @@ class Execution:
             batch.engine = "streaming" if expected > _STREAMING_ROWS else "in-memory"
             return rows
 
-        batch = Batch(rows_of=rows_of, marks=plan.marks, time_us=plan.batch_time_us, mode=opened.spec.mode)
+        batch = Batch(batch_id=plan.batch_id, rows_of=rows_of, marks=plan.marks, time_us=plan.batch_time_us, mode=opened.spec.mode)
         with phases.phase("queryPlanning"):
             root = opened.plan.root
         rows = batch.collect(root.run(batch))
@@ -196,6 +198,7 @@ class Execution:
     def _move_on(self, plan: BatchPlan, started_us: int, counted: dict[int, int]) -> None:
         self._start = plan.offsets
         self._previous_mark_us = plan.marks.eviction_us
+        self._last_batch_time_us = plan.batch_time_us
         self.next_batch_id = plan.batch_id + 1
         self._last_started_us = started_us
         self._last_rows.update(counted)

@@ -31,6 +31,7 @@ class Position:
     start: tuple[Offset, ...]
     previous_mark_us: int | None
     watermark_us: int | None
+    batch_time_us: int
     operator_watermarks_us: Mapping[str, int] = field(default_factory=dict[str, int])
     state_version: int
     state: str | None
@@ -49,7 +50,14 @@ def recover(checkpoint: Checkpoint, n_sources: int) -> Position:
     newest = checkpoint.offsets.latest()
     if newest is None:
         return Position(
-            rerun=None, next_batch_id=0, start=(None,) * n_sources, previous_mark_us=None, watermark_us=None, state_version=0, state=None
+            rerun=None,
+            next_batch_id=0,
+            start=(None,) * n_sources,
+            previous_mark_us=None,
+            watermark_us=None,
+            batch_time_us=0,
+            state_version=0,
+            state=None,
         )
     if len(newest.offsets) != n_sources:
         msg = (
@@ -68,6 +76,7 @@ def _go_on(newest: BatchPlan, commit: BatchCommit) -> Position:
         start=newest.offsets,
         previous_mark_us=newest.marks.eviction_us,
         watermark_us=later(newest.marks.eviction_us, commit.next_watermark_us),
+        batch_time_us=newest.batch_time_us,
         operator_watermarks_us=commit.operator_watermarks_us,
         state_version=newest.batch_id + 1,
         state=commit.state,
@@ -85,6 +94,7 @@ def _run_again(checkpoint: Checkpoint, newest: BatchPlan) -> Position:
         start=before.offsets if before else (None,) * len(newest.offsets),
         previous_mark_us=newest.marks.late_us,
         watermark_us=newest.marks.eviction_us,
+        batch_time_us=newest.batch_time_us,
         operator_watermarks_us=commit.operator_watermarks_us if commit else {},
         state_version=newest.batch_id,
         state=commit.state if commit else None,

@@ -152,7 +152,7 @@ class AggregateOperator:
             removal_ms=removal_us // 1_000,
         )
 
-    def wants_batch(self, marks: Marks) -> bool:
+    def wants_batch(self, marks: Marks, time_us: int) -> bool:  # noqa: ARG002
         """Return True if the watermark moved on, in append and update mode (Spark: shouldRunAnotherBatch)."""
         return self._mode is not OutputMode.COMPLETE and marks.moved
 

@@ -20,6 +20,7 @@ class Batch:
     where Polars shares the common part, so that rows are read once.
     """
 
+    batch_id: int
     rows_of: Callable[[Source], pl.LazyFrame]
     marks: Marks
     time_us: int
@@ -77,8 +78,11 @@ class StatefulOperator(Operator, Protocol):
         """Its name in the checkpoint; the same at every restart."""
         ...
 
-    def wants_batch(self, marks: Marks) -> bool:
-        """Return True if a batch without data would do something, with these marks: those the batch would have for this operator."""
+    def wants_batch(self, marks: Marks, time_us: int) -> bool:
+        """Return True if a batch without data would do something.
+
+        ``marks`` and ``time_us`` are those the batch would have for this operator; if it is made, they are logged.
+        """
         ...
 
     def progress(self) -> OperatorProgress:

@@ -158,7 +158,7 @@ class DeduplicateOperator:
             removal_ms=removal_us // 1_000,
         )
 
-    def wants_batch(self, marks: Marks) -> bool:
+    def wants_batch(self, marks: Marks, time_us: int) -> bool:  # noqa: ARG002
         """Return True if the watermark moved on (Spark: shouldRunAnotherBatch)."""
         return marks.moved
 

@@ -37,7 +37,7 @@ class LimitOperator:
         self._updated = int(rows.height > 0)
         return rows.lazy()
 
-    def wants_batch(self, marks: Marks) -> bool:  # noqa: ARG002
+    def wants_batch(self, marks: Marks, time_us: int) -> bool:  # noqa: ARG002
         """Return False: time does not matter to it."""
         return False
 

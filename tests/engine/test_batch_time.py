@@ -39,6 +39,16 @@ def test_a_batch_that_runs_again_sees_its_logged_time(tmp_path: Path) -> None:
     assert out.rows()["age"].dt.total_seconds().to_list() == [5]
 
 
+def test_a_batch_is_never_earlier_than_the_one_before_though_the_clock_is_set_back(tmp_path: Path) -> None:
+    clock, stream, out = ManualClock(9_000_000), mb.MemoryStream({"v": pl.Int64}), mb.MemorySink()
+    query = stream.frame().with_columns(at=mb.batch_time()).sink_memory(out, checkpoint=tmp_path / "c", clock=clock)
+    for now_us in (9_000_000, 4_000_000, 10_000_000):
+        clock.set_us(now_us)
+        stream.add({"v": [now_us]})
+        query.run()  # a run of its own, so the time before is read from the log
+    assert out.rows()["at"].to_list() == [at(9), at(9), at(10)]
+
+
 def test_as_batch_uses_the_time_of_the_call() -> None:
     stream = mb.MemoryStream({"v": pl.Int64})
     stream.add({"v": [1]})
