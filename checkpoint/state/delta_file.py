@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from microbatch.checkpoint.atomic import LocalFolder
+from microbatch.checkpoint.state.hashing import hash_order
 from microbatch.checkpoint.state.run import DeltaRef
 from microbatch.errors import CheckpointCorruptError
 
@@ -31,7 +32,7 @@ Footer = dict[str, Any]
 
 def encode(name: str, changes: Mapping[str, Sequence[pl.DataFrame]]) -> tuple[bytes, dict[str, list[DeltaRef]]]:
     """Return the streams of a delta file that will have this name, and where each table's changes lie in it."""
-    out = io.BytesIO()
+    out, order = io.BytesIO(), hash_order()
     refs: dict[str, list[DeltaRef]] = {}
     for table, frames in changes.items():
         for frame in frames:
@@ -39,7 +40,8 @@ def encode(name: str, changes: Mapping[str, Sequence[pl.DataFrame]]) -> tuple[by
             offset = out.tell()
             frame.write_ipc_stream(out, compression="uncompressed")
             data = out.getbuffer()[offset:]
-            refs.setdefault(table, []).append(DeltaRef(file=name, offset=offset, length=len(data), crc=zlib.crc32(data), rows=frame.height))
+            ref = DeltaRef(file=name, offset=offset, length=len(data), crc=zlib.crc32(data), rows=frame.height, order=order)
+            refs.setdefault(table, []).append(ref)
             data.release()
     return out.getvalue(), refs
 
@@ -74,6 +76,14 @@ def read_footer(path: Path) -> Footer:
     if footer.get("format") != FORMAT:
         msg = f"{path} has state format {footer.get('format')}, this version reads {FORMAT}: use a version of microbatch that wrote it"
         raise CheckpointCorruptError(msg)
+    return footer
+
+
+def read_version(path: Path, version: int) -> Footer:
+    """Return the footer of the delta that makes a version. Raises CheckpointCorruptError, also if it makes another one."""
+    footer = read_footer(path)
+    if footer.get("version") != version:
+        raise _damaged(path, f"it holds version {footer.get('version')}, not {version}")
     return footer
 
 

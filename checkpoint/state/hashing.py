@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, date, datetime
 from functools import cache
 
@@ -37,13 +38,26 @@ def hashes_of(rows: pl.DataFrame, spec: TableSpec) -> pl.Series:
     keys = [k for k in spec.keys if k != spec.time_key]
     if not keys:
         return pl.zeros(rows.height, pl.UInt64, eager=True).alias(HASH)
-    return rows.select(keys).hash_rows(seed=0).alias(HASH)
+    return hash_rows(rows.select(keys)).alias(HASH)
+
+
+def hash_order() -> int:
+    """Return a number of the order rows are sorted by here: the hash function, as the hashes of a fixed frame show it.
+
+    A run with another number was sorted by another version of the library, and must be sorted again before it is searched.
+    """
+    hashes = hash_rows(_probe())
+    return zlib.crc32(hashes.to_numpy().astype("<u8").tobytes())
+
+
+def hash_rows(keys: pl.DataFrame) -> pl.Series:
+    """Return a 64-bit hash of each row; it may be another one in another version of Polars."""
+    return keys.hash_rows(seed=0)
 
 
 @cache
-def hash_probe() -> list[int]:
-    """Return the hashes of a fixed frame: a process that answers otherwise hashes otherwise, and must sort the state again."""
-    probe = pl.DataFrame(
+def _probe() -> pl.DataFrame:
+    return pl.DataFrame(
         {
             "i": [0, -1, None],
             "s": ["", "a", "a string of forty characters, and no less."],
@@ -53,7 +67,6 @@ def hash_probe() -> list[int]:
             "t": [datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 2, 29, 1, 2, 3, tzinfo=UTC), None],
         }
     )
-    return probe.hash_rows(seed=0).to_list()
 
 
 def directory(times: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

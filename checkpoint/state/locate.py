@@ -52,17 +52,19 @@ def locate(runs: Sequence[Run], wanted: pl.DataFrame, keys: Sequence[str]) -> Lo
 
 def search(run: Run, times: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64]) -> Index:
     """Return the first live row of a run with each (time, hash), both sorted; -1 where there is none."""
+    found = np.full(times.size, -1, dtype=np.int64)
     run_times, starts = run.segments
     if run_times.size == 0:
-        return np.full(times.size, -1, dtype=np.int64)
+        return found
     segment = np.minimum(np.searchsorted(run_times, times), run_times.size - 1)
-    known = run_times[segment] == times
-    low = np.where(known, starts[segment], 0)
-    high = np.where(known, starts[segment + 1], 0)
-    row = _search_ranges(run.hashes, hashes, low, high)
-    ok = known & (row < high) & (row >= run.first)
-    ok[ok] = run.hashes[row[ok]] == hashes[ok]
-    return np.where(ok, row, -1)
+    # Only times that are there: ranges are told apart by where they begin, and a time that is not there has no range.
+    known = np.flatnonzero(run_times[segment] == times)
+    low, high = starts[segment[known]], starts[segment[known] + 1]
+    row = _search_ranges(run.hashes, hashes[known], low, high)
+    ok = (row < high) & (row >= run.first)
+    ok[ok] = run.hashes[row[ok]] == hashes[known[ok]]
+    found[known[ok]] = row[ok]
+    return found
 
 
 def _search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from microbatch.checkpoint.state.delta_file import Footer
-from microbatch.checkpoint.state.run import DeltaRef, FileRef
+from microbatch.checkpoint.state.delta_file import Footer, read_stream
+from microbatch.checkpoint.state.run import DeltaRef, FileRef, Run, map_run
 from microbatch.checkpoint.state.table import Table
 from microbatch.errors import CheckpointMismatchError
 
@@ -37,14 +38,11 @@ def check_entry(table: Table, entry: dict[str, Any]) -> None:
         raise CheckpointMismatchError(msg)
 
 
-def runs_in(entry: dict[str, Any]) -> list[FileRef]:
-    """Return the run files of a table, newest first."""
-    return [FileRef(**run) for run in entry["runs"]]
-
-
-def deltas_in(entry: dict[str, Any]) -> list[DeltaRef]:
-    """Return the deltas of a table, oldest first."""
-    return [DeltaRef(**delta) for delta in entry["deltas"]]
+def runs_of(root: Path, entry: dict[str, Any]) -> list[Run]:
+    """Return the runs of a table, newest first: deltas read and verified, files mapped. Raises CheckpointCorruptError."""
+    deltas = [DeltaRef(**delta) for delta in entry["deltas"]]
+    files = [FileRef(**run) for run in entry["runs"]]
+    return [*(Run(frame=read_stream(root, ref), deltas=(ref,)) for ref in reversed(deltas)), *(map_run(root, ref) for ref in files)]
 
 
 def files_in(footer: Footer) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,17 +14,22 @@ _EVERY = 16
 
 
 class Retention:
-    """Knows the files of the last versions. Used by the thread that writes deltas; ``protect`` by the engine's, before a file exists."""
+    """Knows the files of the last versions. Used by the thread that writes deltas; ``protect`` by others, before a file exists.
+
+    ``retain_versions`` are kept before the newest, which its commit may not name yet: the commit log keeps as many batches.
+    """
 
     def __init__(self, root: Path, retain_versions: int) -> None:
         self._root = root
         self._retain = retain_versions
         self._files: dict[int, set[str]] | None = None
         self._protected: set[str] = set()
+        self._lock = threading.Lock()
 
     def protect(self, name: str) -> None:
-        """Keep a file that no version names yet; forgotten when a version has named it and gone."""
-        self._protected.add(name)
+        """Keep a file that no version names yet, as long as this process lives or until a version that named it has gone."""
+        with self._lock:
+            self._protected.add(name)
 
     def note(self, version: int, files: Iterable[str]) -> None:
         """Remember what a version is made of, and now and then remove what none needs."""
@@ -46,9 +52,12 @@ class Retention:
 
     def _remove_unneeded(self, version: int) -> None:
         assert self._files is not None
-        for old in [v for v in self._files if v <= version - self._retain]:
-            self._protected -= self._files.pop(old)
-        needed = self._protected.union(*self._files.values())
-        for path in [*self._root.glob("*.delta"), *self._root.glob("runs/*/*.arrow")]:
+        # The folder first, then what is needed: what is made meanwhile is not in this list, what is in it was protected before it was made.
+        there = [*self._root.glob("*.delta"), *self._root.glob("runs/*/*.arrow")]
+        old = [self._files.pop(v) for v in sorted(self._files) if v < version - self._retain]
+        with self._lock:
+            self._protected.difference_update(*old)
+            needed = self._protected.union(*self._files.values())
+        for path in there:
             if path.relative_to(self._root).as_posix() not in needed:
                 path.unlink(missing_ok=True)

@@ -16,32 +16,36 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from microbatch.checkpoint.state.hashing import HASH, TIME, directory, order_columns
+from microbatch.checkpoint.atomic import error_names, make_folder, sync_folder
+from microbatch.checkpoint.state.hashing import HASH, TIME, directory, hash_order, order_columns
 from microbatch.errors import CheckpointCorruptError
 from microbatch.protocols import TableSpec
 
 _uids = itertools.count()
+_PIECE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaRef:
-    """Where a batch's rows of one table lie: a stream within a delta file."""
+    """Where a batch's rows of one table lie: a stream within a delta file; ``order`` names the hash function they are sorted by."""
 
     file: str
     offset: int
     length: int
     crc: int
     rows: int
+    order: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
-    """A run's file, by its path below the state folder."""
+    """A run's file, by its path below the state folder; ``order`` names the hash function it is sorted by."""
 
     file: str
     rows: int
     bytes: int
     crc: int
+    order: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +63,11 @@ class Run:
     views: dict[str, Column] = field(default_factory=dict)
 
     @property
+    def group(self) -> str | int:
+        """What the parts of one run have in common."""
+        return self.file.file.rpartition("/")[2].split(".")[0] if self.file else self.uid
+
+    @property
     def rows(self) -> int:
         """Rows that are alive here, newer versions in other runs aside."""
         return self.frame.height - self.first
@@ -68,20 +77,46 @@ class Run:
         """The rows that are alive, without copying."""
         return self.frame[self.first :] if self.first else self.frame
 
+    def piece(self, begin: int, end: int) -> Run:
+        """Return some of the rows as a run in memory, without copying."""
+        return Run(frame=self.frame[begin:end])
+
+    @property
+    def is_hashed(self) -> bool:
+        """Return False for logs, which are sorted by time only."""
+        return HASH in self.frame.columns
+
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """The hash column."""
         return self.frame[HASH].to_numpy()
 
     @cached_property
+    def times(self) -> npt.NDArray[np.int64]:
+        """The time column."""
+        return self.frame[TIME].to_numpy()
+
+    @cached_property
     def segments(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Distinct times, and the row each begins at."""
-        return directory(self.frame[TIME].to_numpy())
+        return directory(self.times)
 
     def row_after(self, mark_us: int) -> int:
         """Return the first row whose time is after the mark."""
-        times, starts = self.segments
-        return int(starts[np.searchsorted(times, mark_us, side="right")])
+        return int(np.searchsorted(self.times, mark_us, side="right"))
+
+    def row_of(self, time_us: int, hashed: int | None) -> int:
+        """Return the first live row at or behind a place of the order; ``hashed`` None: at or after the time."""
+        low = int(np.searchsorted(self.times, time_us))
+        if hashed is not None:
+            high = int(np.searchsorted(self.times, time_us, side="right"))
+            low += int(np.searchsorted(self.hashes[low:high], np.uint64(hashed)))
+        return max(low, self.first)
+
+    def places(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """Return time and hash (0 in logs) of every ``step``-th live row."""
+        times = self.times[self.first :: step]
+        return times, self.hashes[self.first :: step] if self.is_hashed else np.zeros(times.size, dtype=np.uint64)
 
     def without(self, mark_us: int | None) -> Run:
         """Return the run without the rows up to the mark; nothing is copied."""
@@ -92,7 +127,7 @@ class Run:
 
     def _from(self, first: int) -> Run:
         run = replace(self, first=first)
-        for name in ("hashes", "segments"):
+        for name in ("times", "hashes", "segments"):
             if name in self.__dict__:
                 run.__dict__[name] = self.__dict__[name]
         return run
@@ -118,21 +153,33 @@ def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
 
 
 def write_run(path: Path, name: str, frame: pl.DataFrame) -> FileRef:
-    """Write a run's file, one record batch, uncompressed, and make it last."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as out:
-        frame.write_ipc(out, compression="uncompressed", record_batch_size=max(frame.height, 1))
-        out.flush()
-        os.fsync(out.fileno())
-    data = path.read_bytes()
-    return FileRef(file=name, rows=frame.height, bytes=len(data), crc=zlib.crc32(data))
+    """Write a run's file, one record batch, uncompressed, and make it last. Raises OSError, naming file and way out."""
+    with error_names(path):
+        make_folder(path.parent)
+        with path.open("xb") as out:
+            frame.write_ipc(out, compression="uncompressed", record_batch_size=max(frame.height, 1))
+            out.flush()
+            os.fsync(out.fileno())
+        sync_folder(path.parent)
+    n_bytes, crc = size_and_crc(path)
+    return FileRef(file=name, rows=frame.height, bytes=n_bytes, crc=crc, order=hash_order())
 
 
-def map_run(path: Path, ref: FileRef) -> Run:
+def size_and_crc(path: Path) -> tuple[int, int]:
+    """Return bytes and crc32 of a file, read in pieces."""
+    n_bytes = crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            n_bytes, crc = n_bytes + len(piece), zlib.crc32(piece, crc)
+    return n_bytes, crc
+
+
+def map_run(root: Path, ref: FileRef) -> Run:
     """Return a run over the mapped file: nothing is read until it is looked at.
 
-    Polars' own readers copy, so the map is ours; it outlives the file's name.
+    Polars' own readers copy, so the map is ours; it outlives the file's name. Raises CheckpointCorruptError.
     """
+    path = root / ref.file
     try:
         if path.stat().st_size != ref.bytes:
             msg = f"{path} has {path.stat().st_size} bytes, the state's manifest says {ref.bytes}: restore the checkpoint from a copy"

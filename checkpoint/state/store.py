@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from itertools import takewhile
 from pathlib import Path
+from typing import TypeAlias
 
 import polars as pl
 
 from microbatch.checkpoint.atomic import LocalFolder
-from microbatch.checkpoint.state.compaction import INLINE_ROWS, runs_to_merge, should_flush, split_by_place
-from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, read_footer, read_stream, write_delta
-from microbatch.checkpoint.state.hashing import hash_probe
-from microbatch.checkpoint.state.manifest import check_entry, deltas_in, files_in, runs_in, table_entry
+from microbatch.checkpoint.state.compaction import Thresholds, merged_parts, split_by_place
+from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, read_version, write_delta
+from microbatch.checkpoint.state.hashing import hash_order
+from microbatch.checkpoint.state.manifest import check_entry, files_in, runs_of, table_entry
 from microbatch.checkpoint.state.retention import Retention
 from microbatch.checkpoint.state.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
 from microbatch.checkpoint.state.table import Table, without
@@ -34,12 +35,22 @@ class PendingDelta:
 
     name: str
     written: Future[None]
-    changes: dict[Table, list[Run]]
 
     def result(self) -> str:
         """Wait until the delta lasts and return its name, which the commit log keeps."""
         self.written.result()
         return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """Runs on their way to be one; what it gives is that run, in parts."""
+
+    inputs: Sequence[Run]
+    merged: Future[list[Run]]
+
+
+MergeJob: TypeAlias = Callable[[Sequence[Run], TableSpec, bool, str], list[Run]]
 
 
 class StateStore:
@@ -48,20 +59,28 @@ class StateStore:
     What a batch changed counts when the commit log names its delta; a crash before that leaves a file nobody names.
     """
 
-    def __init__(self, folder: LocalFolder, footer: Footer | None, version: int, retain_versions: int) -> None:
+    def __init__(self, folder: LocalFolder, footer: Footer | None, version: int, retain_versions: int, thresholds: Thresholds) -> None:
         self.version = version
         self._folder = folder
         self._root = Path(folder.path)
         self._footer = footer
+        self._thresholds = thresholds
         self._tables: dict[str, Table] = {}
-        self._pending: PendingDelta | None = None
-        self._merging: dict[str, tuple[Sequence[Run], Future[Run]]] = {}
+        self._merging: dict[str, Merge] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="microbatch-state")
         self._merger = ThreadPoolExecutor(1, thread_name_prefix="microbatch-merge")
         self._retention = Retention(self._root, retain_versions)
 
     @classmethod
-    def open(cls, folder: LocalFolder, *, version: int, delta_name: str | None, retain_versions: int = 100) -> StateStore:
+    def open(
+        cls,
+        folder: LocalFolder,
+        *,
+        version: int,
+        delta_name: str | None,
+        retain_versions: int = 100,
+        thresholds: Thresholds = Thresholds(),
+    ) -> StateStore:
         """Return the state at ``version``.
 
         Parameters
@@ -73,7 +92,9 @@ class StateStore:
         delta_name
             The delta of batch ``version - 1`` as its commit names it; None if the commit log lost it: then the only attempt there is.
         retain_versions
-            How many versions stay readable.
+            How many versions before the newest stay readable.
+        thresholds
+            When runs are merged.
 
         Raises
         ------
@@ -83,29 +104,38 @@ class StateStore:
         footer = None
         if version:
             name = delta_name or only_attempt(Path(folder.path), version)
-            footer = read_footer(Path(folder.path) / name)
-        return cls(folder, footer, version, retain_versions)
+            footer = read_version(Path(folder.path) / name, version)
+        return cls(folder, footer, version, retain_versions, thresholds)
 
     def table(self, name: str, spec: TableSpec) -> Table:
         """Return the table of an operator, as it was at this version; empty if it is new."""
         table = Table(name, spec)
         entry = self._footer["tables"].get(name) if self._footer else None
-        if entry is not None and self._footer is not None:
+        if entry is not None:
             check_entry(table, entry)
-            files = [map_run(self._root / ref.file, ref) for ref in runs_in(entry)]
-            deltas = [Run(frame=read_stream(self._root, ref), deltas=(ref,)) for ref in deltas_in(entry)]
-            runs = [*reversed(deltas), *files]
-            if self._footer["hash_probe"] != hash_probe():
-                runs = [_rehashed(run, spec) for run in runs]
+            runs = [self._ordered(run, table) for run in runs_of(self._root, entry)]
             table.keys, table.evicted_to = entry["rows"], entry["evicted_to"]
             table.runs = without(runs, table.evicted_to)
         self._tables[name] = table
         return table
 
+    def _ordered(self, run: Run, table: Table) -> Run:
+        """Return a run in the order of this process's hash function; a file is written anew, once, for the next version names it."""
+        order = hash_order()
+        if all(ref.order == order for ref in (run.file, *run.deltas) if ref is not None):
+            return run
+        frame = sorted_rows(run.frame, table.spec)
+        if run.file is None:
+            return replace(run, frame=frame, views={})
+        name = self._new_file(table)
+        self._retention.protect(name)
+        return map_run(self._root, write_run(self._root / name, name, frame))
+
     def commit(self, version: int, attempt: str) -> PendingDelta:
         """Begin to write what the batch changed as ``version``, and return at once; ``attempt`` is 8 hex digits.
 
-        The tables may not be changed before ``result`` of the pending delta has returned.
+        The tables may not be changed before ``result`` of the pending delta has returned. Raises what a merge in the background raised:
+        its runs are unharmed, and are merged again after the next start.
         """
         self._finish_merges()
         name = f"{version - 1:020}-{attempt}{_SUFFIX}"
@@ -117,19 +147,11 @@ class StateStore:
             _note_deltas(table, added, new)
             entries[table.name] = table_entry(table)
             table.added = []
-        footer: Footer = {
-            "format": FORMAT,
-            "version": version,
-            "engine": _ENGINE,
-            "polars": pl.__version__,
-            "hash_probe": hash_probe(),
-            "tables": entries,
-        }
+        footer: Footer = {"format": FORMAT, "version": version, "engine": _ENGINE, "polars": pl.__version__, "tables": entries}
         written = self._writer.submit(self._write, name, streams, footer)
-        self._pending = PendingDelta(name=name, written=written, changes=changes)
         self.version = version
         self._start_merges()
-        return self._pending
+        return PendingDelta(name=name, written=written)
 
     def _write(self, name: str, streams: bytes, footer: Footer) -> None:
         write_delta(self._folder, name, streams, footer)
@@ -141,43 +163,52 @@ class StateStore:
     def _start_merges(self) -> None:
         for table in self._tables.values():
             self._merge_small(table)
-            if table.name in self._merging:
-                continue
-            in_memory, in_files = split_by_place(table.runs)
-            if should_flush(in_memory):
-                self._submit(table, in_memory, to_file=True)
-            elif merging := runs_to_merge(in_memory):
-                self._submit(table, merging, to_file=False)
-            elif merging := runs_to_merge(in_files):
-                self._submit(table, merging, to_file=True)
+            if table.name not in self._merging:
+                self._merge_large(table)
+            if table.name in self._merging and self._thresholds.should_stall(table.runs):
+                wait([self._merging[table.name].merged])
+                self._finish_merges()
 
     def _merge_small(self, table: Table) -> None:
         """Merge small new runs here and now, also while older ones are being merged: a fast trigger makes many."""
-        busy = {run.uid for run in self._merging[table.name][0]} if table.name in self._merging else set[int]()
+        busy = {run.uid for run in self._merging[table.name].inputs} if table.name in self._merging else set[int]()
         free = list(takewhile(lambda run: run.file is None and run.uid not in busy, table.runs))
-        small = runs_to_merge(free)
-        if small and sum(run.rows for run in small) <= INLINE_ROWS:
-            table.replace_runs([run.uid for run in small], _merged(small, table.spec, _has_oldest(small, table)))
+        small = self._thresholds.to_merge(free)
+        if small and sum(run.rows for run in small) <= self._thresholds.inline_rows:
+            table.replace_runs([run.uid for run in small], merged_in_memory(small, table.spec, _has_oldest(small, table)))
 
-    def _submit(self, table: Table, runs: Sequence[Run], *, to_file: bool) -> None:
-        job = self._merge_to_file if to_file else _merged
-        name = f"runs/{table.name}/{self.version:020}-{new_uuid()[:8]}.arrow"
+    def _merge_large(self, table: Table) -> None:
+        in_memory, in_files = split_by_place(table.runs)
+        if self._thresholds.should_flush(in_memory):
+            self._submit(table, in_memory, self._merged_in_files)
+        elif runs := self._thresholds.to_merge(in_memory):
+            self._submit(table, runs, merged_in_memory)
+        elif runs := self._thresholds.to_merge(in_files):
+            self._submit(table, runs, self._merged_in_files)
+
+    def _submit(self, table: Table, inputs: Sequence[Run], job: MergeJob) -> None:
         # Runs that come meanwhile are newer, so the oldest stays the oldest.
-        has_oldest = _has_oldest(runs, table)
-        args = (runs, table.spec, has_oldest, name) if to_file else (runs, table.spec, has_oldest)
-        self._retention.protect(name)
-        self._merging[table.name] = (runs, self._merger.submit(job, *args))
+        merged = self._merger.submit(job, inputs, table.spec, _has_oldest(inputs, table), self._new_file(table))
+        self._merging[table.name] = Merge(inputs=inputs, merged=merged)
 
-    def _merge_to_file(self, runs: Sequence[Run], spec: TableSpec, has_oldest: bool, name: str) -> Run:
-        frame = _merged(runs, spec, has_oldest).frame
-        return map_run(self._root / name, write_run(self._root / name, name, frame))
+    def _new_file(self, table: Table) -> str:
+        """Return a name nobody uses, below the state's folder."""
+        return f"runs/{table.name}/{self.version:020}-{new_uuid()[:8]}.arrow"
+
+    def _merged_in_files(self, runs: Sequence[Run], spec: TableSpec, has_oldest: bool, name: str) -> list[Run]:
+        parts = list[Run]()
+        for k, rows in enumerate(merged_parts(runs, spec, self._thresholds.part_rows, has_oldest)):
+            part = name if k == 0 else name.replace(".arrow", f".{k}.arrow")
+            self._retention.protect(part)
+            parts.append(map_run(self._root, write_run(self._root / part, part, rows)))
+        return parts
 
     def _finish_merges(self) -> None:
         """Swap in what was merged since the last batch."""
-        for name, (inputs, merged) in list(self._merging.items()):
-            if merged.done():
+        for name, merge in list(self._merging.items()):
+            if merge.merged.done():
                 del self._merging[name]
-                self._tables[name].replace_runs([run.uid for run in inputs], merged.result())
+                self._tables[name].replace_runs([run.uid for run in merge.inputs], merge.merged.result())
 
     def close(self) -> None:
         """Wait for the threads; what was being merged is left to be cleared away later."""
@@ -189,15 +220,10 @@ def _has_oldest(runs: Sequence[Run], table: Table) -> bool:
     return runs[-1].uid == table.runs[-1].uid
 
 
-def _merged(runs: Sequence[Run], spec: TableSpec, has_oldest: bool) -> Run:
+def merged_in_memory(runs: Sequence[Run], spec: TableSpec, has_oldest: bool, name: str = "") -> list[Run]:  # noqa: ARG001
     """Return one run with the rows of several (newest first), lasting through all their deltas."""
     deltas = tuple(ref for run in reversed(runs) for ref in run.deltas)
-    return Run(frame=merged_rows(runs, spec, has_oldest=has_oldest), deltas=deltas)
-
-
-def _rehashed(run: Run, spec: TableSpec) -> Run:
-    """Return a run in the order of this process's hash function."""
-    return replace(run, frame=sorted_rows(run.frame, spec), views={})
+    return [Run(frame=merged_rows(runs, spec, has_oldest=has_oldest), deltas=deltas)]
 
 
 def _note_deltas(table: Table, added: Sequence[Run], refs: Sequence[DeltaRef]) -> None:

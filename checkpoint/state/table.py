@@ -122,17 +122,11 @@ class Table:
         """Bytes held, mapped files included."""
         return sum(run.file.bytes if run.file else int(run.frame.estimated_size()) for run in self.runs)
 
-    def replace_runs(self, inputs: Sequence[int], merged: Run) -> bool:
-        """Put a merged run in the place of the ones it was made of; False if they do not stand together any more."""
-        uids = [run.uid for run in self.runs]
-        here = [k for k, uid in enumerate(uids) if uid in inputs]
-        if not here:
-            return False
-        first, last = here[0], here[-1]
-        if here != list(range(first, last + 1)):
-            return False
-        self.runs = without((*self.runs[:first], merged, *self.runs[last + 1 :]), self.evicted_to)
-        return True
+    def replace_runs(self, inputs: Sequence[int], merged: Sequence[Run]) -> None:
+        """Put a merged run, in parts, in the place of those it was made of, as far as these have not been evicted meanwhile."""
+        here = [k for k, run in enumerate(self.runs) if run.uid in inputs]
+        if here:
+            self.runs = without((*self.runs[: here[0]], *merged, *self.runs[here[-1] + 1 :]), self.evicted_to)
 
 
 def without(runs: Sequence[Run], mark_us: int | None) -> tuple[Run, ...]:

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from microbatch.checkpoint.atomic import LocalFolder
-from microbatch.checkpoint.state import compaction, hashing
+from microbatch.checkpoint.state import hashing
+from microbatch.checkpoint.state.compaction import Thresholds
 from microbatch.checkpoint.state.store import StateStore
 from microbatch.checkpoint.state.table import Table
 from microbatch.protocols import TableSpec
@@ -48,18 +49,18 @@ def same_hash(rows: pl.DataFrame, spec: TableSpec) -> pl.Series:
 def test_table_with_removals_is_the_dictionary_after_each_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, collide: bool
 ) -> None:
-    monkeypatch.setattr(compaction, "FLUSH_DELTAS", 6)  # so that runs go to files, and files are merged
+    few = Thresholds(flush_deltas=6, part_rows=4)  # so that runs go to files, and files are merged
     if collide:
         monkeypatch.setattr(hashing, "hashes_of", same_hash)
     rng, model = random.Random(seed), dict[str | None, int]()
-    store = StateStore.open(LocalFolder(tmp_path), version=0, delta_name=None)
+    store = StateStore.open(LocalFolder(tmp_path), version=0, delta_name=None, thresholds=few)
     table = store.table("t", SPEC)
     for version in range(1, 40):
         change(table, model, rng, version)
         name = store.commit(version, "00000000").result()
         if rng.random() < 0.15:
             store.close()
-            store = StateStore.open(LocalFolder(tmp_path), version=version, delta_name=name)
+            store = StateStore.open(LocalFolder(tmp_path), version=version, delta_name=name, thresholds=few)
             table = store.table("t", SPEC)
         assert dict(table.scan().select("k", "v").iter_rows()) == model
         assert table.rows == len(model)

@@ -12,9 +12,8 @@ from microbatch.engine.recovery import recover
 
 def open_windows(checkpoint: Path) -> pl.DataFrame:
     """Return window_start and key of the groups in the state of the newest version, each once."""
-    from microbatch.checkpoint.state.delta_file import read_footer, read_stream
-    from microbatch.checkpoint.state.manifest import deltas_in, runs_in
-    from microbatch.checkpoint.state.run import map_run
+    from microbatch.checkpoint.state.delta_file import read_footer
+    from microbatch.checkpoint.state.manifest import runs_of
 
     opened = Checkpoint.open(checkpoint)
     try:
@@ -24,8 +23,7 @@ def open_windows(checkpoint: Path) -> pl.DataFrame:
     root = checkpoint / "state"
     assert position.state is not None
     (entry,) = read_footer(root / position.state)["tables"].values()
-    frames = [read_stream(root, ref) for ref in deltas_in(entry)] + [map_run(root / ref.file, ref).frame for ref in runs_in(entry)]
-    rows = pl.concat(frames)
+    rows = pl.concat(run.frame for run in runs_of(root, entry))
     if entry["evicted_to"] is not None:
         rows = rows.filter(pl.col("__t") > entry["evicted_to"])
     return rows.select("window_start", "key").unique()
