@@ -17,6 +17,7 @@ _LINE = pl.Schema({"path": pl.String, "timestamp": pl.Int64, "batchId": pl.Int64
 _LOCAL = "file://"
 # What java.net.URI quotes in a path, so that Spark finds the file by our line; letters beyond ASCII stay.
 _QUOTED = [chr(code) for code in range(33)] + list('"#%<>?[\\]^`{|}') + [chr(127)]
+_ANY_QUOTED = "[" + "".join(f"\\x{ord(character):02X}" for character in _QUOTED) + "]"
 
 
 def to_lines(files: pl.DataFrame, entry_id: int) -> list[str]:
@@ -27,7 +28,9 @@ def to_lines(files: pl.DataFrame, entry_id: int) -> list[str]:
     >>> to_lines(pl.DataFrame({"path": ["/in/a b.csv"], "mtime_us": [5000]}), 3)
     ['{"path":"file:///in/a%20b.csv","timestamp":5,"batchId":3}']
     """
-    path = pl.col("path").str.replace_many(_QUOTED, [f"%{ord(character):02X}" for character in _QUOTED])
+    path = pl.col("path")
+    if files["path"].str.contains(_ANY_QUOTED).any():
+        path = path.str.replace_many(_QUOTED, [f"%{ord(character):02X}" for character in _QUOTED])
     url = pl.when(path.str.starts_with("/")).then(_LOCAL + path).otherwise(path)
     fields = pl.struct(path=url, timestamp=pl.col("mtime_us") // 1_000, batchId=pl.lit(entry_id, dtype=pl.Int64))
     return files.select(line=fields.struct.json_encode())["line"].to_list()

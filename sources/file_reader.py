@@ -12,7 +12,7 @@ from microbatch.model import Offset
 from microbatch.protocols import SourceContext
 from microbatch.sources.file_cleaner import FileCleaner
 from microbatch.sources.file_formats import has_footer
-from microbatch.sources.file_log import LOGGED, from_lines, to_lines
+from microbatch.sources.file_log import from_lines, to_lines
 from microbatch.sources.file_options import FileOptions
 from microbatch.sources.file_rows import Malformed, Reading, read_files
 from microbatch.sources.seen_files import SeenFiles
@@ -42,6 +42,8 @@ class FileReader:
         self._seen.purge()
         latest = self._log.latest_id()
         self._latest = -1 if latest is None else latest
+        self._newest_paths: list[str] | None = None  # those of the log's last entry, if this run wrote it
+        self._last_read: tuple[Offset, Offset, pl.LazyFrame] | None = None
         self._unread: pl.DataFrame | None = None  # what the last listing found and no batch took
         self._frozen = False
         self._aged_out = 0
@@ -68,15 +70,18 @@ class FileReader:
 
     def read(self, start: Offset, end: Offset) -> pl.LazyFrame:
         """Return the rows of the files after ``start`` up to ``end``, in the order of the log. Raises SourceError."""
-        files = self._logged(self._position(start) + 1, self._position(end))
+        paths = self._paths(self._position(start) + 1, self._position(end))
         self._malformed = Malformed()
-        return read_files(files["path"].to_list(), self._reading, self._malformed)
+        self._last_read = (start, end, read_files(paths, self._reading, self._malformed))
+        return self._last_read[2]
 
     def row_count(self, start: Offset, end: Offset) -> int | None:
         """Return the number of rows if the footers of the files tell it."""
         if not (self._reading.malformed == "fail" and self._reading.file_format and has_footer(self._reading.file_format)):
             return None
-        return int(self.read(start, end).select(pl.len()).collect().item())
+        read = self._last_read
+        rows = read[2] if read is not None and read[:2] == (start, end) else self.read(start, end)
+        return int(rows.select(pl.len()).collect().item())
 
     def commit(self, end: Offset) -> None:
         """Clean up the files of the batch that ends at ``end``, if asked to."""
@@ -84,7 +89,7 @@ class FileReader:
             return
         # Only this one: earlier ones had their own call, in this run or the one before.
         position = self._position(end)
-        self._cleaner.clean(self._logged(position, position)["path"].to_list())
+        self._cleaner.clean(self._paths(position, position))
 
     def metrics(self) -> Mapping[str, str]:
         """Return how much was malformed in the batch read last, and how many files were too old to be new in the last listing."""
@@ -104,6 +109,7 @@ class FileReader:
             msg = f"{self._where}: another run has listed files for batch {entry_id} meanwhile; let one query at a time use a checkpoint"
             raise CheckpointInUseError(msg)
         self._latest = entry_id
+        self._newest_paths = files["path"].to_list()
         self._seen.add_all(files)
         self._seen.purge()
 
@@ -155,15 +161,18 @@ class FileReader:
             )
         self._aged_out = old.height
 
-    def _logged(self, first: int, last: int) -> pl.DataFrame:
-        entries = [LOGGED.to_frame()]
-        for entry_id in range(first, last + 1):
-            lines = self._log.get(entry_id)
-            if lines is None:
-                msg = f"{self._where}: the file log has no entry {entry_id}, which the offset log names; restore the folder from a copy"
-                raise CheckpointCorruptError(msg)
-            entries.append(from_lines(lines, f"{self._where}/{entry_id}"))
-        return pl.concat(entries)
+    def _paths(self, first: int, last: int) -> list[str]:
+        """Return the paths of entries ``first`` to ``last`` of the log, both included."""
+        if first == last == self._latest and self._newest_paths is not None:
+            return self._newest_paths
+        return [path for entry_id in range(first, last + 1) for path in self._logged(entry_id)["path"].to_list()]
+
+    def _logged(self, entry_id: int) -> pl.DataFrame:
+        lines = self._log.get(entry_id)
+        if lines is None:
+            msg = f"{self._where}: the file log has no entry {entry_id}, which the offset log names; restore the folder from a copy"
+            raise CheckpointCorruptError(msg)
+        return from_lines(lines, f"{self._where}/{entry_id}")
 
     def _position(self, offset: Offset) -> int:
         match offset:

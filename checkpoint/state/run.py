@@ -126,6 +126,8 @@ class Run:
         return self if first == self.first else self._from(first)
 
     def _from(self, first: int) -> Run:
+        if self.file is None and first > self.frame.height // 2:  # a slice would hold the memory of the rows that are gone
+            return replace(self, frame=self.frame[np.arange(first, self.frame.height)], first=0, views={})
         run = replace(self, first=first)
         for name in ("times", "hashes", "segments"):
             if name in self.__dict__:
@@ -149,6 +151,8 @@ def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
     """Return ``__t``, ``__h`` and the table's columns, sorted, in one chunk."""
     ordered = order_columns(rows, spec)
     asked = rows if rows.columns == spec.schema.names() else rows.select(c for c in spec.schema if c in rows.columns or c in spec.keys)
+    if HASH not in ordered.columns:
+        return ordered.hstack(asked).sort(TIME, maintain_order=True).rechunk()
     return ordered.hstack(asked)[np.lexsort([ordered[name].to_numpy() for name in reversed(ordered.columns)])].rechunk()
 
 
@@ -203,6 +207,8 @@ def merged_rows(runs: Sequence[Run], spec: TableSpec, *, has_oldest: bool = True
 
     Removed keys drop out if the table's oldest run is among them; before, they hide rows of runs that are not.
     """
+    if len(runs) == 1 and not (spec.removable and has_oldest):
+        return runs[0].live
     if spec.reduce is not None:
         rows = pl.concat([run.live for run in reversed(runs)]).select(list(spec.schema))
         return sorted_rows(spec.reduce(rows), spec)

@@ -150,7 +150,7 @@ class StateStore:
         footer: Footer = {"format": FORMAT, "version": version, "engine": _ENGINE, "polars": pl.__version__, "tables": entries}
         written = self._writer.submit(self._write, name, streams, footer)
         self.version = version
-        self._start_merges()
+        self._start_merges({run.uid for added in changes.values() for run in added})
         return PendingDelta(name=name, written=written)
 
     def _write(self, name: str, streams: bytes, footer: Footer) -> None:
@@ -160,11 +160,12 @@ class StateStore:
 
     # -- merging ----------------------------------------------------------------------------------------------------------
 
-    def _start_merges(self) -> None:
+    def _start_merges(self, fresh: set[int]) -> None:
+        """Begin what compaction asks for; runs this batch added are not flushed, for the next one may evict them."""
         for table in self._tables.values():
             self._merge_small(table)
             if table.name not in self._merging:
-                self._merge_large(table)
+                self._merge_large(table, fresh)
             if table.name in self._merging and self._thresholds.should_stall(table.runs):
                 wait([self._merging[table.name].merged])
                 self._finish_merges()
@@ -177,10 +178,11 @@ class StateStore:
         if small and sum(run.rows for run in small) <= self._thresholds.inline_rows:
             table.replace_runs([run.uid for run in small], merged_in_memory(small, table.spec, _has_oldest(small, table)))
 
-    def _merge_large(self, table: Table) -> None:
+    def _merge_large(self, table: Table, fresh: set[int]) -> None:
         in_memory, in_files = split_by_place(table.runs)
-        if self._thresholds.should_flush(in_memory):
-            self._submit(table, in_memory, self._merged_in_files)
+        settled = [run for run in in_memory if run.uid not in fresh]
+        if self._thresholds.should_flush(settled):
+            self._submit(table, settled, self._merged_in_files)
         elif runs := self._thresholds.to_merge(in_memory):
             self._submit(table, runs, merged_in_memory)
         elif runs := self._thresholds.to_merge(in_files):

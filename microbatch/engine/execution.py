@@ -29,14 +29,11 @@ from microbatch.engine.watermark import WatermarkTracker
 from microbatch.errors import CheckpointInUseError
 from microbatch.faults import fault_point
 from microbatch.model import BatchCommit, BatchPlan, Marks, Offset
-from microbatch.operators.base import Batch
+from microbatch.operators.base import Batch, engine_for
 from microbatch.plan.schema import schema_of
 from microbatch.protocols import SinkBatch, Source
 
 _log = logging.getLogger("microbatch.engine")
-
-# Below this many rows Polars' in-memory engine starts faster than the streaming one; above, the streaming one reads in less memory.
-_STREAMING_ROWS = 200_000
 
 
 class Execution:
@@ -168,7 +165,7 @@ class Execution:
             else:
                 _add(counted, source, known)
             expected += known if known is not None else self._last_rows.get(id(source), 0)
-            batch.engine = "streaming" if expected > _STREAMING_ROWS else "in-memory"
+            batch.engine = engine_for(expected)
             return rows
 
         batch = Batch(batch_id=plan.batch_id, rows_of=rows_of, marks=plan.marks, time_us=plan.batch_time_us, mode=opened.spec.mode)

@@ -14,7 +14,7 @@ import polars as pl
 
 from microbatch.clock import stopwatch_us
 from microbatch.model import Json, Marks, OutputMode
-from microbatch.operators.base import Batch, OperatorProgress
+from microbatch.operators.base import Batch, OperatorProgress, engine_for
 from microbatch.operators.late import late
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
@@ -56,7 +56,8 @@ def merged(split: SplitAggregate, keys: Sequence[str], partials: pl.DataFrame) -
     """Return one row of partial aggregates per group, from several, older ones first."""
     if partials.is_empty():
         return partials
-    return split.checked(split.merge(partials.lazy(), list(keys)).collect()).select(partials.columns)
+    engine = engine_for(partials.height)
+    return split.checked(split.merge(partials.lazy(), list(keys)).collect(engine=engine)).select(partials.columns)
 
 
 class AggregateOperator:

@@ -70,7 +70,8 @@ def assign_window(rows: pl.LazyFrame, window: Window, names: tuple[str, str], dt
     last_start = micros - (micros - window.offset_us) % window.slide_us
     start, end = names
     if window.per_row == 1:
-        placed = rows.filter(window.time.is_not_null()).with_columns(last_start.alias(start))
+        # Filtered behind the start: a filter that moved into the scan would make it another scan than the one that observes event time.
+        placed = rows.with_columns(last_start.alias(start)).filter(pl.col(start).is_not_null())
     else:
         first_start = last_start - (window.per_row - 1) * window.slide_us
         placed = (
