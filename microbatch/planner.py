@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from microbatch.errors import PlanError
 from microbatch.model import Json, Marks, OutputMode
 from microbatch.operators.aggregate import AggregateOperator, aggregate_fingerprint, aggregate_table
 from microbatch.operators.base import Batch, Operator, StatefulOperator
@@ -18,6 +19,7 @@ from microbatch.plan.aggregates import SplitAggregate, split_aggregates
 from microbatch.plan.batch_time import tells_time
 from microbatch.plan.checks import stateful_nodes
 from microbatch.plan.marks import input_behind_us
+from microbatch.plan.names import checked_name
 from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
 from microbatch.plan.schema import schema_of
 from microbatch.protocols import StateTable, TableSpec
@@ -78,17 +80,21 @@ def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalP
 def operator_ids(node: Node) -> dict[int, str]:
     """Return the checkpoint name of each stateful node and watermark by the node's identity.
 
-    Derived from what the operator is, not from where it stands, so that adding another operator does not rename it; equal ones are
-    numbered in plan order.
+    A name the user gave, or one derived from what the operator is, not from where it stands, so that adding another operator does not
+    rename it; equal ones are numbered in plan order. Raises PlanError for two operators with one given name.
     """
-    taken: dict[str, int] = {}
+    nodes = {id(n): n for n in walk(node) if isinstance(n, StatefulNode | WithWatermark)}
+    own = {identity: checked_name(n.name) for identity, n in nodes.items() if isinstance(n, StatefulNode) and n.name is not None}
+    if len(set(own.values())) < len(own):
+        msg = f"two operators of the query have one name, and would share one state: {list(own.values())}; give each a name of its own"
+        raise PlanError(msg)
+    taken = dict.fromkeys(own.values(), 1)
     names: dict[int, str] = {}
-    for at in walk(node):
-        if id(at) in names or not isinstance(at, StatefulNode | WithWatermark):
-            continue
+    for identity, at in nodes.items():
         base = _base_name(at)
-        taken[base] = taken.get(base, 0) + 1
-        names[id(at)] = base if taken[base] == 1 else f"{base}-{taken[base]}"
+        if identity not in own:
+            taken[base] = taken.get(base, 0) + 1
+        names[identity] = own.get(identity) or (base if taken[base] == 1 else f"{base}-{taken[base]}")
     return names
 
 

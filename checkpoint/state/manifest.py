@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import polars as pl
 
 from microbatch.checkpoint.state.delta_file import Footer, read_stream
+from microbatch.checkpoint.state.hashing import HASH, TIME
 from microbatch.checkpoint.state.run import DeltaRef, FileRef, Run, map_run
 from microbatch.checkpoint.state.table import Table
 from microbatch.errors import CheckpointMismatchError
+from microbatch.protocols import TableSpec
+
+_NAME_LENGTH = 100
 
 
 def table_entry(table: Table) -> dict[str, Any]:
@@ -31,11 +40,34 @@ def _as_json(ref: FileRef | DeltaRef) -> dict[str, Any]:
 
 
 def check_entry(table: Table, entry: dict[str, Any]) -> None:
-    """Raise CheckpointMismatchError unless the stored table has the columns the query asks for."""
-    asked = [[name, str(dtype)] for name, dtype in table.spec.schema.items()]
-    if entry["schema"] != asked:
-        msg = f"state of {table.name} was stored with columns {entry['schema']}, the query keeps {asked}; restore the old query"
+    """Raise CheckpointMismatchError unless the stored table has the keys the query asks for, and no column of another dtype.
+
+    Value columns may come (null in the rows that are there) and go; whether they should is not the store's business.
+    """
+    asked = table_entry(table)
+    stored = dict(entry["schema"])
+    other = [
+        f"column {name!r} as {stored[name]}, the query keeps {dtype}" for name, dtype in asked["schema"] if stored.get(name, dtype) != dtype
+    ]
+    other += [f"{f} {entry[f]}, the query has {asked[f]}" for f in ("keys", "time_key", "log") if entry[f] != asked[f]]
+    if other:
+        msg = f"state of {table.name} was stored with {'; with '.join(other)}; restore the old query, or take a new checkpoint"
         raise CheckpointMismatchError(msg)
+
+
+def folder_of(table: str) -> str:
+    """Return the folder of a table's runs, below the state's: its name as a file may be called, which a user's column may not."""
+    name = quote(table, safe=" ").replace(".", "%2E")
+    return f"runs/{name if len(name) <= _NAME_LENGTH else f'{name[:_NAME_LENGTH]}~{zlib.crc32(table.encode()):08x}'}"
+
+
+def with_columns_of(run: Run, spec: TableSpec) -> Run:
+    """Return a stored run with exactly the columns of the table: those that are new hold nulls."""
+    asked = [*(c for c in (TIME, HASH) if c in run.frame.columns), *spec.schema]
+    if run.frame.columns == asked:
+        return run
+    new = [pl.lit(None, dtype).alias(name) for name, dtype in spec.schema.items() if name not in run.frame.columns]
+    return replace(run, frame=run.frame.with_columns(new).select(asked))
 
 
 def runs_of(root: Path, entry: dict[str, Any]) -> list[Run]:

@@ -16,7 +16,7 @@ from microbatch.checkpoint.atomic import LocalFolder
 from microbatch.checkpoint.state.compaction import Thresholds, merged_parts, split_by_place
 from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, read_version, write_delta
 from microbatch.checkpoint.state.hashing import hash_order
-from microbatch.checkpoint.state.manifest import check_entry, files_in, runs_of, table_entry
+from microbatch.checkpoint.state.manifest import check_entry, files_in, folder_of, runs_of, table_entry, with_columns_of
 from microbatch.checkpoint.state.retention import Retention
 from microbatch.checkpoint.state.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
 from microbatch.checkpoint.state.table import Table, without
@@ -90,7 +90,8 @@ class StateStore:
         version
             Number of batches the state has seen; 0 is empty.
         delta_name
-            The delta of batch ``version - 1`` as its commit names it; None if the commit log lost it: then the only attempt there is.
+            The delta of batch ``version - 1`` as its commit names it, None if that batch kept no state: the tables are empty then.
+            ``only_attempt`` finds it where the commit was lost.
         retain_versions
             How many versions before the newest stay readable.
         thresholds
@@ -101,10 +102,7 @@ class StateStore:
         CheckpointCorruptError
             The delta, or a file it names, is missing or damaged.
         """
-        footer = None
-        if version:
-            name = delta_name or only_attempt(Path(folder.path), version)
-            footer = read_version(Path(folder.path) / name, version)
+        footer = None if delta_name is None else read_version(Path(folder.path) / delta_name, version)
         return cls(folder, footer, version, retain_versions, thresholds)
 
     def table(self, name: str, spec: TableSpec) -> Table:
@@ -113,7 +111,7 @@ class StateStore:
         entry = self._footer["tables"].get(name) if self._footer else None
         if entry is not None:
             check_entry(table, entry)
-            runs = [self._ordered(run, table) for run in runs_of(self._root, entry)]
+            runs = [self._ordered(with_columns_of(run, spec), table) for run in runs_of(self._root, entry)]
             table.keys, table.evicted_to = entry["rows"], entry["evicted_to"]
             table.runs = without(runs, table.evicted_to)
         self._tables[name] = table
@@ -195,7 +193,7 @@ class StateStore:
 
     def _new_file(self, table: Table) -> str:
         """Return a name nobody uses, below the state's folder."""
-        return f"runs/{table.name}/{self.version:020}-{new_uuid()[:8]}.arrow"
+        return f"{folder_of(table.name)}/{self.version:020}-{new_uuid()[:8]}.arrow"
 
     def _merged_in_files(self, runs: Sequence[Run], spec: TableSpec, has_oldest: bool, name: str) -> list[Run]:
         parts = list[Run]()

@@ -31,6 +31,9 @@ class QueryOptions(TypedDict, total=False):
         True (default): when the watermark moved, a batch without data closes what it passed; False: that waits for the next data.
     retain_batches
         How many batches of logs and state are kept, 1 or more; 100 by default.
+    evolve
+        True lets this run begin with operators or aggregates the state in the checkpoint does not have (they begin empty: an aggregate
+        of an old group counts from now on), and forget operators the query no longer has; False (default) refuses both.
     clock
         Where time comes from; for tests.
     """
@@ -41,6 +44,7 @@ class QueryOptions(TypedDict, total=False):
     watermark_policy: str
     no_data_batches: bool
     retain_batches: int
+    evolve: bool
     clock: Clock
 
 
@@ -54,6 +58,7 @@ class Settings:
     watermark_policy: str
     no_data_batches: bool
     retain_batches: int
+    evolve: bool
     clock: Clock
 
 
@@ -75,6 +80,7 @@ def settings_of(options: QueryOptions) -> Settings:
         watermark_policy=_one_of("watermark_policy", given.get("watermark_policy", "min"), ["min", "max"]),
         no_data_batches=bool(given.get("no_data_batches", True)),
         retain_batches=retain,
+        evolve=bool(given.get("evolve", False)),
         clock=given.get("clock") or SystemClock(),
     )
 

@@ -18,6 +18,7 @@ from microbatch.durations import Duration, duration_us
 from microbatch.errors import PlanError
 from microbatch.plan.checks import check_static_join, check_union
 from microbatch.plan.explain import explain
+from microbatch.plan.names import named
 from microbatch.plan.nodes import (
     AssignWindow,
     Deduplicate,
@@ -245,6 +246,14 @@ class StreamFrame:
             msg = f"limit({n}) must be 0 or more"
             raise PlanError(msg)
         return StreamFrame(Limit(input=self._node, n=n, name=name))
+
+    def named(self, name: str) -> StreamFrame:
+        """Return the same rows, the stateful verb just written (``agg``, ``unique``, ``limit``, ...) known by ``name`` in the checkpoint.
+
+        The name keeps the state with its operator when others come and go; see also ``mb.read_state``. Raises PlanError if the last verb
+        keeps no state, or the name is no word of letters, digits, ``_``, ``-`` and ``.``.
+        """
+        return StreamFrame(named(self._node, name))
 
     def sort(self, by: Any, *more_by: Any, descending: bool | Sequence[bool] = False, nulls_last: bool = False) -> StreamFrame:
         """Return the rows in order; only over an aggregation in ``mode="complete"``, where a batch holds the whole result."""

@@ -13,6 +13,7 @@ from microbatch.errors import PlanError
 from microbatch.plan.checks import check_streamable
 from microbatch.plan.nodes import Node
 from microbatch.plan.schema import row_keys, schema_of
+from microbatch.planner import operator_ids
 from microbatch.protocols import Sink
 from microbatch.registry import connector
 
@@ -24,6 +25,7 @@ def to_sink(sink: str | Sink, node: Node, args: tuple[object, ...], options: Map
     settings = settings_of(cast("QueryOptions", of_query))
     made = _make(sink, args, of_sink)
     check_streamable(node, settings.mode)
+    operator_ids(node)
     made.check(settings.mode, schema_of(node), row_keys(node))
     if made.durable and settings.checkpoint is None:
         msg = (
@@ -41,6 +43,7 @@ def to_sink(sink: str | Sink, node: Node, args: tuple[object, ...], options: Map
             watermark_policy=settings.watermark_policy,
             no_data_batches=settings.no_data_batches,
             retain_batches=settings.retain_batches,
+            evolve=settings.evolve,
             clock=settings.clock,
         )
     )

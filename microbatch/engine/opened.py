@@ -7,20 +7,22 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from microbatch.checkpoint.checkpoint import Checkpoint
 from microbatch.checkpoint.entry_log import CompactibleLog, open_entry_log
-from microbatch.checkpoint.query_metadata import read_facts, write_facts
-from microbatch.checkpoint.state.store import StateStore
+from microbatch.checkpoint.state.store import StateStore, only_attempt
+from microbatch.engine.evolution import check, compare
 from microbatch.engine.recovery import Position, recover
 from microbatch.engine.spec import QuerySpec
-from microbatch.errors import CheckpointMismatchError
 from microbatch.model import Json
 from microbatch.plan.checks import stateful_nodes
 from microbatch.plan.nodes import sources_of
 from microbatch.plan.schema import row_keys, schema_of
 from microbatch.planner import PhysicalPlan, fingerprints, plan_query
 from microbatch.protocols import SinkContext, SinkWriter, Source, SourceContext, SourceReader, StateTable, TableSpec
+
+_OPERATORS = "operators"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,9 +49,12 @@ def open_query(spec: QuerySpec) -> Opened:
         closing.callback(checkpoint.close)
         sources = tuple(sources_of(spec.node))
         position = recover(checkpoint, len(sources))
-        _check_same_query(checkpoint, spec)
+        operators = _check_same_query(checkpoint, spec)
         store = _open_store(checkpoint, spec, position, closing)
         plan = plan_query(spec.node, spec.mode, store.table if store else _no_table)
+        readers = tuple(_open_source(k, source, checkpoint, spec, closing) for k, source in enumerate(sources))
+        writer = _open_sink(checkpoint, spec, closing)
+        _note_operators(checkpoint, operators)
         return Opened(
             spec=spec,
             checkpoint=checkpoint,
@@ -58,8 +63,8 @@ def open_query(spec: QuerySpec) -> Opened:
             plan=plan,
             store=store,
             sources=sources,
-            readers=tuple(_open_source(k, source, checkpoint, spec, closing) for k, source in enumerate(sources)),
-            writer=_open_sink(checkpoint, spec, closing),
+            readers=readers,
+            writer=writer,
             close=closing.pop_all(),
         )
 
@@ -77,9 +82,9 @@ def _no_table(operator_id: str, spec: TableSpec) -> StateTable:
 def _open_store(checkpoint: Checkpoint, spec: QuerySpec, position: Position, closing: ExitStack) -> StateStore | None:
     if not stateful_nodes(spec.node, spec.mode):
         return None
-    store = StateStore.open(
-        checkpoint.state_folder, version=position.state_version, delta_name=position.state, retain_versions=spec.retain_batches
-    )
+    folder, version = checkpoint.state_folder, position.state_version
+    name = only_attempt(Path(folder.path), version) if position.commit_lost else position.state
+    store = StateStore.open(folder, version=version, delta_name=name, retain_versions=spec.retain_batches)
     closing.callback(store.close)
     return store
 
@@ -114,29 +119,17 @@ def _frozen_conf(checkpoint: Checkpoint, spec: QuerySpec) -> Mapping[str, str]:
     return {"spark.sql.streaming.multipleWatermarkPolicy": "min", **newest.conf}
 
 
-def _check_same_query(checkpoint: Checkpoint, spec: QuerySpec) -> None:
-    """Raise CheckpointMismatchError if a stateful operator differs from the one that wrote the state; note them the first time."""
+def _check_same_query(checkpoint: Checkpoint, spec: QuerySpec) -> Mapping[str, Json]:
+    """Return the operators' fingerprints; CheckpointMismatchError if the state in the checkpoint is not theirs."""
     now = fingerprints(spec.node, spec.mode)
-    facts = read_facts(checkpoint.folder)
-    logged = facts.get("operators")
-    if not isinstance(logged, dict):
-        write_facts(checkpoint.folder, {**facts, "operators": dict(now)})
-        return
-    lines = [*_differences(logged, now)]
-    if lines:
-        table = "\n".join(f"  {line}" for line in lines)
-        msg = (
-            f"checkpoint {checkpoint.folder.path} holds the state of another query:\n{table}\n"
-            f"restore the old query, or take a new checkpoint (and a new table, or the rows come twice)"
-        )
-        raise CheckpointMismatchError(msg)
+    logged = checkpoint.facts().get(_OPERATORS)
+    if checkpoint.offsets.latest() is not None:
+        check(checkpoint.folder.path, compare(logged if isinstance(logged, dict) else {}, now), evolve=spec.evolve)
+    return now
 
 
-def _differences(logged: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
-    lines = [f"{name}: in the checkpoint, not in the query" for name in logged.keys() - now.keys()]
-    lines += [f"{name}: in the query, not in the checkpoint" for name in now.keys() - logged.keys()]
-    for name in logged.keys() & now.keys():
-        before, after = logged[name], now[name]
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += [f"{name}.{f}: was {before.get(f)}, is {after.get(f)}" for f in after if before.get(f) != after.get(f)]
-    return sorted(lines)
+def _note_operators(checkpoint: Checkpoint, operators: Mapping[str, Json]) -> None:
+    """Keep the fingerprints for the next start; done last, so that a query that cannot be opened changes nothing."""
+    facts = checkpoint.facts()
+    if facts.get(_OPERATORS) != operators:
+        checkpoint.note({**facts, _OPERATORS: dict(operators)})

@@ -24,7 +24,11 @@ _log = logging.getLogger("microbatch.engine")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a run begins: the batch to run again, if any, and what the batch before it left."""
+    """Where a run begins: the batch to run again, if any, and what the batch before it left.
+
+    ``state`` names the delta of ``state_version``, as the commit of the batch before does; None: that batch kept no state, or, with
+    ``commit_lost``, nothing is known of it.
+    """
 
     rerun: BatchPlan | None
     next_batch_id: int
@@ -35,6 +39,7 @@ class Position:
     operator_watermarks_us: Mapping[str, int] = field(default_factory=dict[str, int])
     state_version: int
     state: str | None
+    commit_lost: bool = False
 
 
 def recover(checkpoint: Checkpoint, n_sources: int) -> Position:
@@ -98,6 +103,7 @@ def _run_again(checkpoint: Checkpoint, newest: BatchPlan) -> Position:
         operator_watermarks_us=commit.operator_watermarks_us if commit else {},
         state_version=newest.batch_id,
         state=commit.state if commit else None,
+        commit_lost=newest.batch_id > 0 and commit is None,
     )
 
 

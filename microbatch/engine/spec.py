@@ -24,6 +24,7 @@ class QuerySpec:
     watermark_policy: str
     no_data_batches: bool
     retain_batches: int
+    evolve: bool
     clock: Clock
 
     def frozen_conf(self) -> dict[str, str]:

@@ -102,7 +102,7 @@ def edge_non_null(kind: str) -> Callable[[Asked], Split]:
 
 
 def _listed(a: Asked, name: str, reduce: pl.Expr, unique: Callable[[pl.Expr], pl.Expr] = lambda v: v) -> Part:
-    """A list per group, made unique at every step if asked."""
+    """A list per group, made unique at every step if asked; null in groups that were there before the aggregate was."""
     inner = pl.List(a.input_dtype)
 
     def both(old: pl.Expr, new: pl.Expr) -> pl.Expr:
@@ -112,7 +112,12 @@ def _listed(a: Asked, name: str, reduce: pl.Expr, unique: Callable[[pl.Expr], pl
         )
 
     return make_part(
-        a, name, inner, reduce=unique(reduce).implode(), merge=lambda v: unique(v.explode(empty_as_null=False)).implode(), pair=both
+        a,
+        name,
+        inner,
+        reduce=unique(reduce).implode(),
+        merge=lambda v: unique(v.drop_nulls().explode(empty_as_null=False)).implode(),
+        pair=both,
     )
 
 
