@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch.api.options import QueryOptions
 from microbatch.api.query import Query, QueryResult, StreamingQuery, StreamingQueryListener
 from microbatch.api.reading import MemoryStream, concat, scan_files, scan_rate, static
+from microbatch.api.state import read_state, read_state_changes
 from microbatch.api.stream_frame import StreamFrame
 from microbatch.engine.progress import Progress
 from microbatch.errors import (
@@ -67,6 +68,8 @@ __all__ = [
     "batch_time",
     "concat",
     "read_file_sink",
+    "read_state",
+    "read_state_changes",
     "scan_files",
     "scan_rate",
     "static",

@@ -35,6 +35,8 @@ PUBLIC_NAMES = [
     "batch_time",
     "concat",
     "read_file_sink",
+    "read_state",
+    "read_state_changes",
     "scan_files",
     "scan_rate",
     "static",

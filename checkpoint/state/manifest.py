@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,14 +27,21 @@ def table_entry(table: Table) -> dict[str, Any]:
     """Return what makes up a table now: run files, newest first, and deltas not yet in one, oldest first."""
     return {
         "schema": [[name, str(dtype)] for name, dtype in table.spec.schema.items()],
+        "arrow": table.arrow_schema,
         "keys": list(table.spec.keys),
         "time_key": table.spec.time_key,
         "log": table.spec.reduce is not None,
+        "removable": table.spec.removable,
         "runs": [_as_json(run.file) for run in table.runs if run.file is not None],
         "deltas": [_as_json(ref) for run in reversed(table.runs) if run.file is None for ref in run.deltas],
         "evicted_to": table.evicted_to,
         "rows": table.keys,
     }
+
+
+def schema_in(entry: dict[str, Any]) -> pl.Schema:
+    """Return the columns of a stored table."""
+    return pl.read_ipc_stream(io.BytesIO(zlib.decompress(base64.b64decode(entry["arrow"])))).schema
 
 
 def _as_json(ref: FileRef | DeltaRef) -> dict[str, Any]:

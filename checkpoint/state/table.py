@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import zlib
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -37,6 +41,13 @@ class Table:
         self.keys = 0
         self._values = pl.Schema({n: d for n, d in spec.schema.items() if n not in spec.keys})
         self._known = 0
+
+    @cached_property
+    def arrow_schema(self) -> str:
+        """The schema as text that can be read back, which the names of dtypes cannot: an Arrow stream without rows."""
+        out = io.BytesIO()
+        pl.DataFrame(schema=self.spec.schema).write_ipc_stream(out)
+        return base64.b64encode(zlib.compress(out.getvalue())).decode()
 
     def prepare(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return rows (unique keys) in the table's own order."""

@@ -16,7 +16,7 @@ from microbatch.planner import operator_ids
 
 Define = Callable[[mb.StreamFrame], mb.StreamFrame]
 
-SCHEMA = {"k": pl.String, "g": pl.Int64, "v": pl.Int64, "t": pl.Datetime("us")}
+SCHEMA: dict[str, Any] = {"k": pl.String, "g": pl.Int64, "v": pl.Int64, "t": pl.Datetime("us")}
 
 
 def at(second: int) -> datetime:
@@ -40,7 +40,8 @@ class Twice:
         self.stream.add(pl.DataFrame(rows, schema=SCHEMA))
         out = mb.MemorySink()
         define(self.stream.frame()).sink_memory(out, mode=mode, checkpoint=self.checkpoint, **options).run()
-        return out.rows()
+        result: pl.DataFrame = out.rows()
+        return result
 
     def refusal(self, define: Define, mode: str = "update", **options: Any) -> str:
         """Return the message of the refusal."""

@@ -1,0 +1,65 @@
+"""The state of a query as frames, read from its checkpoint, also while it runs."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import polars as pl
+
+from microbatch.checkpoint.state.reading import VERSION, StoredState, as_users_know
+from microbatch.errors import PlanError
+
+
+def read_state(checkpoint: str | PathLike[str], operator: str | None = None, version: int | None = None) -> pl.LazyFrame:
+    """Return what an operator keeps, one row per key: the keys, then partial aggregates under the names they are stored by.
+
+    An aggregation in append mode keeps a log: several rows of partial aggregates per key, older first, to be merged when the window closes.
+    Keys of a categorical dtype are stored as text. All is read when this is called, O(state); no lock is taken, so the query may run.
+
+    Parameters
+    ----------
+    checkpoint
+        The query's checkpoint folder.
+    operator
+        Its name: given with ``named``, or derived, such as ``aggregate-country``. An operator with several tables (a join) has one name a
+        table. None: the only one.
+    version
+        How many batches the state has seen; None: all that are committed. ``retain_batches`` of the query says how far back one can go.
+
+    Raises
+    ------
+    PlanError
+        No checkpoint, operator or version of that name; the message lists those there are.
+    CheckpointCorruptError
+        A file of the state is missing or damaged.
+    """
+    stored = StoredState.at(str(checkpoint)).version(version)
+    return as_users_know(stored.read(stored.entry(operator))).lazy()
+
+
+def read_state_changes(checkpoint: str | PathLike[str], operator: str | None, from_version: int, to_version: int) -> pl.LazyFrame:
+    """Return what changed behind ``from_version`` up to and including ``to_version``, in the order of the versions.
+
+    Columns are those of ``read_state``, then ``_change_type`` ("update": the row as it is from then on, of a log the row added;
+    "delete": the row removed, with its last values where the watermark removed it) and ``_version``.
+
+    Raises
+    ------
+    PlanError, CheckpointCorruptError
+        As ``read_state``; every version of the range must be retained.
+    """
+    if from_version > to_version:
+        msg = f"read_state_changes: from_version={from_version} is behind to_version={to_version}; changes run from the older to the newer"
+        raise PlanError(msg)
+    state = StoredState.at(str(checkpoint))
+    newest = state.version(to_version)
+    pieces = [newest.read(newest.entry(operator)).clear().with_columns(_change_type=pl.lit("")).with_columns(pl.lit(0).alias(VERSION))]
+    before = {} if from_version == 0 else state.version(from_version).tables
+    name = operator or next(iter(newest.tables))
+    for number in range(from_version + 1, to_version + 1):
+        at = state.version(number)
+        if name in at.tables:
+            changed = at.changes(at.tables[name], before.get(name))
+            pieces.append(changed.with_columns(pl.lit(number).alias(VERSION)))
+        before = at.tables
+    return as_users_know(pl.concat(pieces, how="diagonal")).lazy()
