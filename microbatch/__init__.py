@@ -25,6 +25,7 @@ from microbatch.errors import (
     SourceError,
 )
 from microbatch.plan.batch_time import batch_time
+from microbatch.plan.session import SessionWindow, session_window
 from microbatch.plan.window import Window, window, window_time
 from microbatch.registry import connector
 
@@ -58,6 +59,7 @@ __all__ = [
     "QueryFailedError",
     "QueryOptions",
     "QueryResult",
+    "SessionWindow",
     "SinkError",
     "SourceError",
     "StreamFrame",
@@ -72,6 +74,7 @@ __all__ = [
     "read_state_changes",
     "scan_files",
     "scan_rate",
+    "session_window",
     "static",
     "window",
     "window_time",

@@ -13,7 +13,10 @@ from microbatch.operators.aggregate import AggregateOperator, aggregate_fingerpr
 from microbatch.operators.base import Batch, Operator, StatefulOperator
 from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
 from microbatch.operators.limit import LIMIT_TABLE, LimitOperator, limit_fingerprint
+from microbatch.operators.session import SessionOperator, session_fingerprint
+from microbatch.operators.session_state import OpenSessions, session_table, session_timers_table
 from microbatch.operators.stateless import ReadSource, Stateless, Timed
+from microbatch.operators.timers import Timers
 from microbatch.operators.watermark import ObserveEventTime
 from microbatch.plan.aggregates import SplitAggregate, split_aggregates
 from microbatch.plan.batch_time import tells_time
@@ -104,8 +107,10 @@ def _base_name(node: StatefulNode | WithWatermark) -> str:
     if node.name is not None:
         return node.name
     match node:
-        case Aggregate():
+        case Aggregate(session=None):
             return "-".join(["aggregate", *node.keys])
+        case Aggregate():
+            return "-".join(["session", *node.plain_keys])
         case Deduplicate():
             return "-".join(["unique", *node.keys])
         case Limit():
@@ -120,8 +125,10 @@ def fingerprints(node: Node, mode: OutputMode) -> Mapping[str, Json]:
 
 def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
     match node:
-        case Aggregate():
+        case Aggregate(session=None):
             return aggregate_fingerprint(node, _split(node), mode)
+        case Aggregate():
+            return session_fingerprint(node, _split(node), mode)
         case Deduplicate():
             return deduplicate_fingerprint(node)
         case Limit():
@@ -130,9 +137,14 @@ def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
 
 def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenTable) -> StatefulOperator:
     match node:
-        case Aggregate():
+        case Aggregate(session=None):
             split = _split(node)
             return AggregateOperator(name, node, split, mode, open_table(name, aggregate_table(node, split, mode)))
+        case Aggregate():
+            split = _split(node)
+            table = open_table(name, session_table(node, split))
+            timers = Timers(open_table(f"{name}/timers", session_timers_table(node))) if mode is OutputMode.APPEND else None
+            return SessionOperator(name, node, split, mode, OpenSessions(keys=list(node.plain_keys), table=table, timers=timers))
         case Deduplicate():
             return DeduplicateOperator(name, node, open_table(name, deduplicate_table(node)))
         case Limit():

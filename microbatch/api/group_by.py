@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from microbatch.errors import PlanError
-from microbatch.plan.nodes import Aggregate, AssignWindow, Node, RowWise
+from microbatch.plan.nodes import Aggregate, AssignSession, AssignWindow, Node, RowWise
 from microbatch.plan.rowwise import check_row_wise
 from microbatch.plan.schema import schema_of
+from microbatch.plan.session import SessionWindow
 from microbatch.plan.window import END, START, Window
 
 if TYPE_CHECKING:
@@ -20,21 +21,31 @@ if TYPE_CHECKING:
 class StreamGroupBy:
     """Groups of a stream; ``agg`` makes rows of them."""
 
-    def __init__(self, node: Node, keys: Sequence[str | pl.Expr | Window], named_keys: Mapping[str, pl.Expr]) -> None:
+    def __init__(self, node: Node, keys: Sequence[str | pl.Expr | Window | SessionWindow], named_keys: Mapping[str, pl.Expr]) -> None:
         flat = flatten(keys)
         self._input = node
         self._renamed: dict[str, str] = {}
+        self._session = (START, END) if any(isinstance(key, SessionWindow) for key in flat) else None
         names = [name for key in flat for name in self._add_key(key)]
         names += [name for alias, key in named_keys.items() for name in self._add_key(key.alias(alias))]
         if len(set(names)) < len(names):
             msg = f"group_by names a key twice: {names}"
             raise PlanError(msg)
+        if self._session is not None and len(names) == 2:
+            msg = (
+                "group_by needs a key beside session_window: sessions are those of a user, a device ...; for the sessions of all rows "
+                "together group by a constant too: pl.lit(0).alias('all')"
+            )
+            raise PlanError(msg)
         self._keys = tuple(names)
 
-    def _add_key(self, key: str | pl.Expr | Window) -> list[str]:
+    def _add_key(self, key: str | pl.Expr | Window | SessionWindow) -> list[str]:
         """Make the key a column of the input and return its name."""
         if isinstance(key, Window):
             self._input = AssignWindow(input=self._input, window=key, names=(START, END))
+            return [START, END]
+        if isinstance(key, SessionWindow):
+            self._input = AssignSession(input=self._input, session=key, names=(START, END))
             return [START, END]
         expression = pl.col(key) if isinstance(key, str) else key
         check_row_wise([expression], verb="group_by")
@@ -65,7 +76,7 @@ class StreamGroupBy:
         from microbatch.api.stream_frame import StreamFrame
 
         exprs: tuple[pl.Expr, ...] = (*flatten(aggs), *(expr.alias(alias) for alias, expr in named_aggs.items()))
-        node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name)
+        node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name, session=self._session)
         if self._renamed:
             schema_of(node)
             node = RowWise(input=node, verb="rename", args=(dict(self._renamed),))

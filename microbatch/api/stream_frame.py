@@ -35,6 +35,7 @@ from microbatch.plan.nodes import (
 from microbatch.plan.rowwise import check_row_wise
 from microbatch.plan.run import run_bounded
 from microbatch.plan.schema import event_times, schema_of
+from microbatch.plan.session import SessionWindow
 from microbatch.plan.window import END, START, Window
 from microbatch.protocols import Sink
 
@@ -169,8 +170,11 @@ class StreamFrame:
             raise PlanError(msg)
         return StreamFrame(WithWatermark(input=self._node, column=column, delay_us=delay_us))
 
-    def group_by(self, *keys: str | pl.Expr | Window, **named_keys: pl.Expr) -> StreamGroupBy:
-        """Return groups to aggregate with ``.agg(...)``: by columns, row-wise expressions, and at most one ``mb.window(...)``."""
+    def group_by(self, *keys: str | pl.Expr | Window | SessionWindow, **named_keys: pl.Expr) -> StreamGroupBy:
+        """Return groups to aggregate with ``.agg(...)``.
+
+        Keys are columns, row-wise expressions, and at most one ``mb.window(...)`` or ``mb.session_window(...)``.
+        """
         return StreamGroupBy(self._node, keys, named_keys)
 
     # -- several frames ---------------------------------------------------------------------------------------------------
@@ -345,6 +349,9 @@ class StreamFrame:
         return StreamFrame(RowWise(input=self._node, verb=verb, args=args, options=options))
 
     def _project(self, verb: str, exprs: Sequence[Any], named: Mapping[str, Any]) -> StreamFrame:
+        if any(isinstance(e, SessionWindow) for e in exprs):
+            msg = f"{verb}: a row does not know its session alone: session_window belongs into group_by(...); mb.window(...) may stand here"
+            raise PlanError(msg)
         windows = [e for e in exprs if isinstance(e, Window)]
         plain = [e for e in exprs if not isinstance(e, Window)]
         if not windows:

@@ -77,7 +77,13 @@ def edge(kind: str) -> Callable[[Asked], Split]:
             return pl.when(keeps).then(old).otherwise(new)
 
         part = make_part(
-            a, f"{kind}({a.label})", a.dtype, reduce=a.whole, merge=lambda v: getattr(v.filter(n.value > 0), kind)(), pair=pair
+            a,
+            f"{kind}({a.label})",
+            a.dtype,
+            reduce=a.whole,
+            merge=lambda v: getattr(v.filter(n.value > 0), kind)(),
+            pair=pair,
+            newest=kind == "last",
         )
         return Split(parts=(part, n), finish=part.value)
 
@@ -95,6 +101,7 @@ def edge_non_null(kind: str) -> Callable[[Asked], Split]:
             reduce=a.whole,
             merge=lambda v: getattr(v, kind)(ignore_nulls=True),
             pair=lambda old, new: pl.coalesce(old, new) if kind == "first" else pl.coalesce(new, old),
+            newest=kind == "last",
         )
         return Split(parts=(part,), finish=part.value)
 

@@ -27,12 +27,32 @@ def check_streamable(node: Node, mode: OutputMode) -> None:
         msg = f'an aggregation after another one runs in mode="append" only (rows must be final when they are passed on), not "{mode}"'
         raise PlanError(msg)
     for aggregate in aggregates:
+        _check_session(aggregate, mode)
         _check_event_time(aggregate, mode)
     for stateful in stateful_nodes(node, mode):
         _check_chain(stateful, mode)
     for below in walk(node):
         if isinstance(below, RowWise) and below.verb in WHOLE_RESULT_VERBS:
             _check_whole_result(below, mode)
+
+
+def _check_session(node: Aggregate, mode: OutputMode) -> None:
+    if node.session is None:
+        return
+    if mode is OutputMode.UPDATE:
+        msg = (
+            'session_window in mode="update" is refused: a row can turn two sessions into one, and the rows written of them would have to '
+            'be deleted; use mode="append", which gives each session once it is over, or "complete"'
+        )
+        raise PlanError(msg)
+    if mode is OutputMode.APPEND and node.session[1] not in event_times(node):
+        seen = list(event_times(node.input))
+        msg = (
+            f'session_window in mode="append" needs event time with a watermark, else no session is ever over, and '
+            f"{f'the watermark is on {seen}' if seen else 'there is none'}: write .with_watermark(column, delay) before group_by, on the "
+            f'column of the session, or use mode="complete"'
+        )
+        raise PlanError(msg)
 
 
 def _check_event_time(node: Aggregate, mode: OutputMode) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from microbatch.plan.nodes import (
     Aggregate,
+    AssignSession,
     AssignWindow,
     Deduplicate,
     JoinStatic,
@@ -43,6 +44,10 @@ def _line(node: Node) -> str:
         case AssignWindow():
             w = node.window
             return f"WINDOW {node.names[0]}, {node.names[1]} over {w.time}: {w.size_us / 1e6:g} s every {w.slide_us / 1e6:g} s"
+        case AssignSession():
+            s = node.session
+            gap = f"{s.gap}" if s.gap_us is None else f"{s.gap_us / 1e6:g} s"
+            return f"SESSION {node.names[0]}, {node.names[1]} over {s.time}: open for {gap} after a row"
         case Union():
             return "UNION"
         case JoinStatic():
@@ -54,7 +59,8 @@ def _line(node: Node) -> str:
         case Aggregate():
             time = event_time_key(node)
             closes = f"closed when the watermark reaches {time}" if time else "never closed: state grows with the keys"
-            return f"AGGREGATE by {list(node.keys)}, {closes} -> {_columns(node)}"
+            merging = ", sessions merged" if node.session else ""
+            return f"AGGREGATE by {list(node.keys)}{merging}, {closes} -> {_columns(node)}"
 
 
 def _columns(node: Node) -> str:

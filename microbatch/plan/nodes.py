@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import polars as pl
 
+from microbatch.plan.session import SessionWindow
 from microbatch.plan.window import Window
 from microbatch.protocols import Source
 
@@ -66,6 +67,15 @@ class AssignWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class AssignSession:
+    """Each row that is in a session, with the bounds of the interval it opens by itself in the two columns of ``names``."""
+
+    input: Node
+    session: SessionWindow
+    names: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Union:
     """The rows of all inputs, which have the same columns."""
 
@@ -83,12 +93,21 @@ class JoinStatic:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Aggregate:
-    """One row per distinct value of the key columns; ``aggs`` are ordinary Polars aggregations. ``name`` is the user's, or None."""
+    """One row per distinct value of the key columns; ``aggs`` are ordinary Polars aggregations. ``name`` is the user's, or None.
+
+    ``session`` names two of the keys that are the bounds of an interval: those of equal other keys that overlap or touch become one.
+    """
 
     input: Node
     keys: tuple[str, ...]
     aggs: tuple[pl.Expr, ...]
     name: str | None
+    session: tuple[str, str] | None = None
+
+    @property
+    def plain_keys(self) -> tuple[str, ...]:
+        """The keys without the bounds of a session."""
+        return tuple(k for k in self.keys if k not in (self.session or ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -110,7 +129,20 @@ class Limit:
     name: str | None
 
 
-Node: TypeAlias = Scan | Static | RowWise | MapBatches | WithWatermark | AssignWindow | Union | JoinStatic | Aggregate | Deduplicate | Limit
+Node: TypeAlias = (
+    Scan
+    | Static
+    | RowWise
+    | MapBatches
+    | WithWatermark
+    | AssignWindow
+    | AssignSession
+    | Union
+    | JoinStatic
+    | Aggregate
+    | Deduplicate
+    | Limit
+)
 StatefulNode: TypeAlias = Aggregate | Deduplicate | Limit
 
 

@@ -27,7 +27,8 @@ class Part:
     """One column of partial aggregates, kept as ``dtype``; ``value`` is what it holds, in the dtype that means.
 
     ``reduce``, ``merge`` and ``pair`` may give more than ``fits`` can hold: Int128 for Int64, or null for a Decimal past 38 digits.
-    ``of`` is the aggregate as the user wrote it.
+    ``of`` is the aggregate as the user wrote it. ``newest``: pieces that are not one wholly older than the other stand by their last rows,
+    else by their first ones.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Part:
     pair: pl.Expr
     fits: pl.DataType | None
     value: pl.Expr
+    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +84,7 @@ def make_part(
     merge: Callable[[pl.Expr], pl.Expr],
     pair: Callable[[pl.Expr, pl.Expr], pl.Expr],
     fits: pl.DataType | None = None,
+    newest: bool = False,
 ) -> Part:
     """Return a part with values of ``dtype``: ``merge`` is told of the column, ``pair`` of the older and the newer one."""
     stored = kept(dtype, name)
@@ -102,6 +105,7 @@ def make_part(
         pair=keep(pair(older, newer)),
         fits=fits,
         value=newer,
+        newest=newest,
     )
 
 

@@ -12,6 +12,7 @@ from microbatch.plan.aggregates import split_aggregates
 from microbatch.plan.batch_time import at_time, tells_time
 from microbatch.plan.nodes import (
     Aggregate,
+    AssignSession,
     AssignWindow,
     Deduplicate,
     JoinStatic,
@@ -25,6 +26,7 @@ from microbatch.plan.nodes import (
     WithWatermark,
     inputs_of,
 )
+from microbatch.plan.session import assign_session, check_session, merge_sessions
 from microbatch.plan.window import assign_window, check_window
 
 SchemaOf = Callable[[Node], pl.Schema]
@@ -56,8 +58,8 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
             )
         case WithWatermark():
             return inputs[0]
-        case AssignWindow():
-            return assign_window(inputs[0], node.window, node.names, check_window(node.window, schema_of(node.input)))
+        case AssignWindow() | AssignSession():
+            return _placed(node, inputs[0], schema_of(node.input))
         case Union():
             return pl.concat(inputs, how="vertical")
         case JoinStatic():
@@ -69,7 +71,15 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
         case Limit():
             return inputs[0].limit(node.n)
         case Aggregate():
-            return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(inputs[0], node.keys)
+            rows = merge_sessions(inputs[0], node.session, node.plain_keys) if node.session else inputs[0]
+            return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(rows, node.keys)
+
+
+def _placed(node: AssignWindow | AssignSession, rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
+    """Return the rows with the bounds of their windows, or of the sessions they open by themselves."""
+    if isinstance(node, AssignWindow):
+        return assign_window(rows, node.window, node.names, check_window(node.window, schema))
+    return assign_session(rows, node.session, node.names, check_session(node.session, schema))
 
 
 def run_bounded(node: Node, schema_of: SchemaOf, now_us: int) -> pl.LazyFrame:

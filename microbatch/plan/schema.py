@@ -12,6 +12,7 @@ from microbatch.errors import PlanError
 from microbatch.plan.aggregates import split_aggregates
 from microbatch.plan.nodes import (
     Aggregate,
+    AssignSession,
     AssignWindow,
     Deduplicate,
     JoinStatic,
@@ -58,7 +59,7 @@ def schema_of(node: Node) -> pl.Schema:
             return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).output_schema
         case Deduplicate() | Limit():
             return schema_of(node.input)
-        case RowWise() | WithWatermark() | AssignWindow():
+        case RowWise() | WithWatermark() | AssignWindow() | AssignSession():
             inputs = [node.input]
         case Union():
             inputs = list(node.inputs)
@@ -86,9 +87,10 @@ def event_times(node: Node) -> dict[str, bool]:
             return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keeps}
         case WithWatermark():
             return {node.column: False}
-        case AssignWindow():
+        case AssignWindow() | AssignSession():
             inside = event_times(node.input)
-            carries = _copied(node.window.time, inside) is not None
+            time = node.window.time if isinstance(node, AssignWindow) else node.session.time
+            carries = _copied(time, inside) is not None
             kept = {c: is_end for c, is_end in inside.items() if c not in node.names}
             return kept | ({node.names[1]: True} if carries else {})
         case Aggregate():

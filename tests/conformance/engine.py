@@ -84,6 +84,14 @@ def duration(text: str) -> pl.Expr:
     return pl.duration(microseconds=duration_us(text.replace("interval ", "")))
 
 
+def duration_of(text: pl.Expr) -> pl.Expr:
+    """Return lengths of time from texts of a number and a unit, such as "10 seconds"; null where a text is none."""
+    parts = text.str.extract_groups(r"^\s*(-?\d+)\s*([a-z]+?)s?\s*$")
+    units = {"millisecond": 1_000, "second": 1_000_000, "minute": 60_000_000, "hour": 3_600_000_000, "day": 86_400_000_000}
+    factor = parts.struct.field("2").replace_strict(units, default=None, return_dtype=pl.Int64)
+    return pl.duration(microseconds=parts.struct.field("1").cast(pl.Int64) * factor)
+
+
 def newest_entry(checkpoint: Path, log: str) -> dict[str, Any] | None:
     """Return the JSON object in the newest entry of ``offsets`` or ``commits``, None if there is none."""
     ids = log_ids(checkpoint, log)

@@ -52,6 +52,8 @@ def translate(expression: Expression, scope: Scope) -> pl.Expr:
     match expression:
         case str():
             return _column(expression, scope)
+        case _Length():
+            return _length(expression.gap, scope)
         case bool() | None | float():
             return pl.lit(expression)
         case int():
@@ -147,6 +149,36 @@ def _case(arguments: list[Any], scope: Scope) -> pl.Expr:
     for condition, value in reversed(branches):
         default = pl.when(translate(condition, scope)).then(translate(value, scope)).otherwise(default)
     return default
+
+
+def gap_argument(gap: Expression, scope: Scope) -> str | pl.Expr:
+    """Return the gap of a session: a text as it is; an expression of texts, such as one by case, as a Duration."""
+    match gap:
+        case str() if gap not in scope:
+            return gap
+        case ["lit", str() as text]:
+            return text
+        case _:
+            return _length(gap, scope)
+
+
+def _length(gap: Expression, scope: Scope) -> pl.Expr:
+    """Return a Duration from an expression whose values are texts such as "10 seconds"; null where a text is none."""
+    match gap:
+        case ["lit", str() as text]:
+            return engine.duration(text)
+        case ["case", *parts]:
+            values = [[p[0], _Length(p[1])] if _is_branch(p) else _Length(p) for p in parts]
+            return _case(values, scope)
+        case _:
+            return engine.duration_of(translate(gap, scope).cast(pl.String))
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """A part of an expression that is a length of time."""
+
+    gap: Expression
 
 
 def _shift(arguments: list[Any], scope: Scope) -> pl.Expr:

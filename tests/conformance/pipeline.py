@@ -13,7 +13,7 @@ import microbatch as mb
 from microbatch.plan.window import END, START
 from tests.conformance import engine, joins, machines
 from tests.conformance.aggregates import afterwards, aggregate
-from tests.conformance.expressions import Column, WindowColumns, null_safe_key, physical, translate, window_of
+from tests.conformance.expressions import Column, WindowColumns, gap_argument, null_safe_key, physical, translate, window_of
 from tests.conformance.relation import Relation, Switch, source, time_argument, window_argument
 from tests.conformance.report import NotSupportedError
 
@@ -114,8 +114,7 @@ def _key(relation: Relation, name: str, expression: Any) -> tuple[Relation, list
 
 def _session(expression: list[Any], relation: Relation) -> Any:
     _, time, gap = expression
-    constant = gap if isinstance(gap, str) else gap[1] if gap[0] == "lit" else translate(gap, relation.scope)
-    return engine.feature(mb, "session_window", "session")(time_argument(time, relation.scope), constant)
+    return engine.feature(mb, "session_window", "session")(time_argument(time, relation.scope), gap_argument(gap, relation.scope))
 
 
 def _drop_duplicates(relation: Relation, op: Op, inputs: Inputs) -> Relation:

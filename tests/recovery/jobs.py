@@ -1,4 +1,4 @@
-"""The queries the crash matrix kills: windowed counts and sums over files, into every exactly-once sink."""
+"""The queries the crash matrix kills: counts and sums over files, by window and by session, into every exactly-once sink."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any
 import polars as pl
 
 import microbatch as mb
+from microbatch.model import OutputMode
 
 SCHEMA: dict[str, Any] = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
-SINKS = ("delta-append", "delta-update", "delta-complete", "files")
+SINKS = ("delta-append", "delta-update", "delta-complete", "files", "delta-session")
+OPERATORS = {"delta-session": "session-key"}  # where the state has several tables, the name of the one with the groups
+COUNTS = [pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top")]
 N_FILES = 9
 
 
@@ -28,19 +31,24 @@ def make_landing(folder: Path, seed: int) -> None:
         pl.DataFrame(rows, schema=SCHEMA).write_parquet(folder / f"{k:03}.parquet")
 
 
-def frame(root: Path) -> mb.StreamFrame:
-    """Return counts and sums per key and 10 s window."""
-    events = mb.scan_files(root / "landing" / "*.parquet", schema=SCHEMA, max_files_per_trigger=2)
-    grouped = events.with_watermark("at", "45s").group_by(mb.window("at", "10s"), "key")
-    return grouped.agg(pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top"))
+def frame(root: Path, sink: str) -> mb.StreamFrame:
+    """Return counts and sums per key, and 10 s window or session of rows at most 1.5 s apart."""
+    events = mb.scan_files(root / "landing" / "*.parquet", schema=SCHEMA, max_files_per_trigger=2).with_watermark("at", "45s")
+    window = mb.session_window("at", "1500ms") if sink == "delta-session" else mb.window("at", "10s")
+    return events.group_by(window, "key").agg(COUNTS)
+
+
+def mode(sink: str) -> OutputMode:
+    """Return the output mode of a job."""
+    return OutputMode(sink.removeprefix("delta-")) if sink in ("delta-update", "delta-complete") else OutputMode.APPEND
 
 
 def query(root: Path, sink: str) -> mb.Query:
     """Return the query into one kind of sink."""
-    rows, checkpoint = frame(root), root / "checkpoint"
+    rows, checkpoint = frame(root, sink), root / "checkpoint"
     if sink == "files":
         return rows.sink_files(root / "out", format="parquet", checkpoint=checkpoint)
-    return rows.sink_delta(root / "out", checkpoint=checkpoint, mode=sink.removeprefix("delta-"))
+    return rows.sink_delta(root / "out", checkpoint=checkpoint, mode=str(mode(sink)))
 
 
 def table(root: Path, sink: str) -> pl.DataFrame:
@@ -51,17 +59,23 @@ def table(root: Path, sink: str) -> pl.DataFrame:
 
 
 def expected(root: Path, sink: str) -> pl.DataFrame:
-    """Return what the sink must hold in the end, by one plain Polars query: in append mode the windows the watermark has closed."""
-    events = pl.read_parquet(root / "landing" / "*.parquet")
-    start = pl.col("at").dt.truncate("10s")
-    every = events.group_by(start.alias("window_start"), (start + timedelta(seconds=10)).alias("window_end"), "key").agg(
-        pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top")
-    )
+    """Return what the sink must hold in the end, by one plain Polars query: in append mode the groups the watermark has closed."""
+    every = every_group(root, sink)
     if sink != "files":
         every = every.cast({"rows": pl.Int64})  # Delta has no unsigned integers
-    if sink in ("delta-update", "delta-complete"):
-        return every
-    return every.filter(pl.col("window_end") <= watermark(root))
+    return every.filter(pl.col("window_end") <= watermark(root)) if mode(sink) is OutputMode.APPEND else every
+
+
+def every_group(root: Path, sink: str) -> pl.DataFrame:
+    """Return the groups of all rows, by one plain Polars query."""
+    events = pl.read_parquet(root / "landing" / "*.parquet")
+    if sink == "delta-session":
+        apart = pl.col("at").diff() > timedelta(milliseconds=1500)
+        sessions = events.sort("key", "at").with_columns(number=apart.fill_null(True).cum_sum().over("key"))
+        bounds = pl.col("at").min().alias("window_start"), (pl.col("at").max() + timedelta(milliseconds=1500)).alias("window_end")
+        return sessions.group_by("key", "number").agg(*bounds, *COUNTS).select("window_start", "window_end", "key", "rows", "sum", "top")
+    start = pl.col("at").dt.truncate("10s")
+    return events.group_by(start.alias("window_start"), (start + timedelta(seconds=10)).alias("window_end"), "key").agg(COUNTS)
 
 
 def watermark(root: Path) -> datetime:
