@@ -84,6 +84,11 @@ class LocalFolder:
         """Remove a file; no error if it is gone already. Not durable: after a power failure it may be back."""
         (self._path / name).unlink(missing_ok=True)
 
+    def sync(self) -> None:
+        """Let removals last."""
+        if self._path.is_dir():
+            sync_folder(self._path)
+
     def sub(self, name: str) -> LocalFolder:
         """Return the folder of that name below this one; it is made when first written to."""
         return LocalFolder(self._path / name)

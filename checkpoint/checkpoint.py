@@ -92,6 +92,17 @@ class Checkpoint:
         self.offsets.purge_below(batch_id)
         self.commits.purge_below(batch_id)
 
+    def forget_after(self, batch_id: int) -> None:
+        """Remove the batches behind ``batch_id``, the newest first, each step durable before the next.
+
+        A batch's commit goes before its offsets: between the two it is a batch to run again, as after a crash. The other way round
+        its commit would condemn the batch that gets its number next.
+        """
+        for newer in sorted({*self.offsets.ids(), *self.commits.ids()}, reverse=True):
+            if newer > batch_id:
+                self.commits.remove(newer)
+                self.offsets.remove(newer)
+
     def close(self) -> None:
         """Give the lock back; closing twice is no error."""
         self._lock.release()

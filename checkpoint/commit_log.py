@@ -47,6 +47,10 @@ class CommitLog:
         """Remove the entries of the batches below ``batch_id``."""
         self._log.purge_below(batch_id)
 
+    def remove(self, batch_id: int) -> None:
+        """Remove one entry, if it is there. Durable on return."""
+        self._log.remove(batch_id)
+
 
 def commit_text(commit: BatchCommit) -> str:
     """Return a commit as the line that follows the version line."""

@@ -63,6 +63,11 @@ class MetadataLog:
                 remove_entry(self._folder, str(old))
             self._oldest = max(self._oldest, entry_id)
 
+    def remove(self, entry_id: int) -> None:
+        """Remove one entry, if it is there. Durable on return."""
+        remove_entry(self._folder, str(entry_id))
+        self._folder.sync()
+
     def where(self, entry_id: int) -> str:
         """Return where an entry lies or would lie, for messages."""
         return f"{self._folder.path}/{entry_id}"

@@ -63,6 +63,10 @@ class OffsetLog:
         """Remove the plans of the batches below ``batch_id``."""
         self._log.purge_below(batch_id)
 
+    def remove(self, batch_id: int) -> None:
+        """Remove one plan, if it is there. Durable on return."""
+        self._log.remove(batch_id)
+
     def _check_sources(self, plan: BatchPlan) -> None:
         if self._n_sources is None or len(plan.offsets) == self._n_sources:
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from microbatch.api.options import QueryOptions
 from microbatch.api.query import Query, QueryResult, StreamingQuery, StreamingQueryListener
 from microbatch.api.reading import MemoryStream, concat, scan_files, scan_rate, static
-from microbatch.api.state import read_state, read_state_changes
+from microbatch.api.state import read_state, read_state_changes, rollback
 from microbatch.api.stream_frame import StreamFrame
 from microbatch.engine.progress import Progress
 from microbatch.errors import (
@@ -72,6 +72,7 @@ __all__ = [
     "read_file_sink",
     "read_state",
     "read_state_changes",
+    "rollback",
     "scan_files",
     "scan_rate",
     "session_window",

@@ -57,6 +57,10 @@ class Folder(Protocol):
         """Remove a file; no error if it is gone already."""
         ...
 
+    def sync(self) -> None:
+        """Let what was removed be removed after a power failure too."""
+        ...
+
     def sub(self, name: str) -> Folder:
         """Return the folder of that name below this one; it is made when first written to."""
         ...

@@ -38,6 +38,7 @@ PUBLIC_NAMES = [
     "read_file_sink",
     "read_state",
     "read_state_changes",
+    "rollback",
     "scan_files",
     "scan_rate",
     "session_window",

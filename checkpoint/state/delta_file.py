@@ -19,7 +19,7 @@ import polars as pl
 
 from microbatch.checkpoint.atomic import LocalFolder
 from microbatch.checkpoint.state.hashing import hash_order
-from microbatch.checkpoint.state.run import DeltaRef
+from microbatch.checkpoint.state.run import DeltaRef, damaged
 from microbatch.errors import CheckpointCorruptError
 
 MAGIC = b"MBSTATE1"
@@ -61,17 +61,17 @@ def read_footer(path: Path) -> Footer:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             if size < _TAIL.size:
-                raise _damaged(path, f"it has {size} bytes")
+                raise damaged(path, f"it has {size} bytes")
             file.seek(size - _TAIL.size)
             crc, length, magic = _TAIL.unpack(file.read())
             if magic != MAGIC or length + _TAIL.size > size:
-                raise _damaged(path, f"it does not end in {MAGIC.decode()}")
+                raise damaged(path, f"it does not end in {MAGIC.decode()}")
             file.seek(size - _TAIL.size - length)
             text = file.read(length)
     except FileNotFoundError as cause:
-        raise _damaged(path, "it is missing") from cause
+        raise damaged(path, "it is missing") from cause
     if zlib.crc32(text) != crc:
-        raise _damaged(path, "the checksum of its footer does not fit")
+        raise damaged(path, "the checksum of its footer does not fit")
     footer: Footer = json.loads(text)
     if footer.get("format") != FORMAT:
         msg = f"{path} has state format {footer.get('format')}, this version reads {FORMAT}: use a version of microbatch that wrote it"
@@ -83,7 +83,7 @@ def read_version(path: Path, version: int) -> Footer:
     """Return the footer of the delta that makes a version. Raises CheckpointCorruptError, also if it makes another one."""
     footer = read_footer(path)
     if footer.get("version") != version:
-        raise _damaged(path, f"it holds version {footer.get('version')}, not {version}")
+        raise damaged(path, f"it holds version {footer.get('version')}, not {version}")
     return footer
 
 
@@ -95,11 +95,7 @@ def read_stream(folder: Path, ref: DeltaRef) -> pl.DataFrame:
             file.seek(ref.offset)
             data = file.read(ref.length)
     except FileNotFoundError as cause:
-        raise _damaged(path, "it is missing") from cause
+        raise damaged(path, "it is missing") from cause
     if len(data) != ref.length or zlib.crc32(data) != ref.crc:
-        raise _damaged(path, f"the checksum of the rows at byte {ref.offset} does not fit")
+        raise damaged(path, f"the checksum of the rows at byte {ref.offset} does not fit")
     return pl.read_ipc_stream(io.BytesIO(data)).rechunk()
-
-
-def _damaged(path: Path, what: str) -> CheckpointCorruptError:
-    return CheckpointCorruptError(f"state file {path} is damaged: {what}; restore the checkpoint from a copy; nothing was changed")

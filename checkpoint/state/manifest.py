@@ -79,11 +79,17 @@ def with_columns_of(run: Run, spec: TableSpec) -> Run:
     return replace(run, frame=run.frame.with_columns(new).select(asked))
 
 
-def runs_of(root: Path, entry: dict[str, Any]) -> list[Run]:
-    """Return the runs of a table, newest first: deltas read and verified, files mapped. Raises CheckpointCorruptError."""
+def runs_of(root: Path, entry: dict[str, Any], *, verify: bool = False) -> list[Run]:
+    """Return the runs of a table, newest first: deltas read and verified, files mapped (``verify``: as for ``map_run``).
+
+    Raises CheckpointCorruptError.
+    """
     deltas = [DeltaRef(**delta) for delta in entry["deltas"]]
     files = [FileRef(**run) for run in entry["runs"]]
-    return [*(Run(frame=read_stream(root, ref), deltas=(ref,)) for ref in reversed(deltas)), *(map_run(root, ref) for ref in files)]
+    return [
+        *(Run(frame=read_stream(root, ref), deltas=(ref,)) for ref in reversed(deltas)),
+        *(map_run(root, ref, verify=verify) for ref in files),
+    ]
 
 
 def files_in(footer: Footer) -> Iterable[str]:

@@ -44,14 +44,17 @@ class StoredState:
         there = {path.name for path in (folder / STATE).glob("*.delta")}
         return cls(root=folder / STATE, deltas={v: name for v, name in named.items() if name is not None and name in there})
 
-    def version(self, number: int | None) -> StoredVersion:
-        """Return a version, None: the newest. Raises PlanError, saying which are retained; CheckpointCorruptError."""
+    def version(self, number: int | None, *, verify: bool = False) -> StoredVersion:
+        """Return a version, None: the newest; ``verify`` reads every file whole for its checksum.
+
+        Raises PlanError, saying which are retained; CheckpointCorruptError.
+        """
         number = max(self.deltas, default=0) if number is None else number
         if number not in self.deltas:
             kept = f"{min(self.deltas)} to {max(self.deltas)}" if self.deltas else "none"
             msg = f"{self.root.parent}: version {number} of the state is not retained; retained are {kept}"
             raise PlanError(msg)
-        return StoredVersion(root=self.root, number=number, delta=self.deltas[number])
+        return StoredVersion(root=self.root, number=number, delta=self.deltas[number], verify=verify)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +64,18 @@ class StoredVersion:
     root: Path
     number: int
     delta: str
+    verify: bool
 
     @cached_property
     def tables(self) -> dict[str, Any]:
         """The manifest's entry of each table."""
         tables: dict[str, Any] = read_version(self.root / self.delta, self.number)["tables"]
         return tables
+
+    def check(self) -> None:
+        """Raise CheckpointCorruptError unless every file of the version can be read."""
+        for entry in self.tables.values():
+            runs_of(self.root, entry, verify=self.verify)
 
     def entry(self, table: str | None) -> dict[str, Any]:
         """Return a table's entry, None: of the only one. Raises PlanError, naming the tables there are."""
@@ -97,7 +106,7 @@ class StoredVersion:
         return pl.concat([empty, *(piece.select(empty.columns) for piece in pieces)])
 
     def _runs(self, entry: dict[str, Any], spec: TableSpec) -> list[Run]:
-        return [with_columns_of(run, spec) for run in runs_of(self.root, entry)]
+        return [with_columns_of(run, spec) for run in runs_of(self.root, entry, verify=self.verify)]
 
 
 def spec_of(entry: dict[str, Any]) -> TableSpec:

@@ -23,6 +23,7 @@ from microbatch.protocols import TableSpec
 
 _uids = itertools.count()
 _PIECE_BYTES = 4 << 20
+_VERIFIED_BYTES = 16 << 20  # some 10 ms at 2 GB/s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,28 +179,33 @@ def size_and_crc(path: Path) -> tuple[int, int]:
     return n_bytes, crc
 
 
-def map_run(root: Path, ref: FileRef) -> Run:
-    """Return a run over the mapped file: nothing is read until it is looked at.
+def map_run(root: Path, ref: FileRef, *, verify: bool = False) -> Run:
+    """Return a run over the mapped file, which outlives the file's name: Polars' own readers copy, so the map is ours.
 
-    Polars' own readers copy, so the map is ours; it outlives the file's name. Raises CheckpointCorruptError.
+    A small file is read once for its checksum, a large one only if ``verify`` asks for it: a restart shall not wait for gigabytes.
+    Raises CheckpointCorruptError, naming the file.
     """
     path = root / ref.file
     try:
-        if path.stat().st_size != ref.bytes:
-            msg = f"{path} has {path.stat().st_size} bytes, the state's manifest says {ref.bytes}: restore the checkpoint from a copy"
-            raise CheckpointCorruptError(msg)
+        if (n_bytes := path.stat().st_size) != ref.bytes:
+            raise damaged(path, f"it has {n_bytes} bytes, the manifest says {ref.bytes}")
+        if (verify or ref.bytes <= _VERIFIED_BYTES) and size_and_crc(path)[1] != ref.crc:
+            raise damaged(path, "its checksum does not fit")
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
     except FileNotFoundError as cause:
-        msg = f"{path} is missing, but the state's manifest names it: restore the checkpoint from a copy"
-        raise CheckpointCorruptError(msg) from cause
-    except pa.ArrowInvalid as cause:
-        msg = f"{path} is no run of the state store ({cause}): restore the checkpoint from a copy"
-        raise CheckpointCorruptError(msg) from cause
+        raise damaged(path, "it is missing") from cause
+    except pa.ArrowException as cause:
+        raise damaged(path, f"it is no run ({cause})") from cause
     frame = pl.from_arrow(table, rechunk=False)
     assert isinstance(frame, pl.DataFrame)
     return Run(frame=frame, file=ref)
+
+
+def damaged(path: Path, what: str) -> CheckpointCorruptError:
+    """Return the error for a file of the state that is not what the manifest says."""
+    return CheckpointCorruptError(f"state file {path} is damaged: {what}; restore the checkpoint from a copy; nothing was changed")
 
 
 def merged_rows(runs: Sequence[Run], spec: TableSpec, *, has_oldest: bool = True) -> pl.DataFrame:

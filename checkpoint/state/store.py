@@ -120,7 +120,7 @@ class StateStore:
     def _ordered(self, run: Run, table: Table) -> Run:
         """Return a run in the order of this process's hash function; a file is written anew, once, for the next version names it."""
         order = hash_order()
-        if all(ref.order == order for ref in (run.file, *run.deltas) if ref is not None):
+        if not run.is_hashed or all(ref.order == order for ref in (run.file, *run.deltas) if ref is not None):
             return run
         frame = sorted_rows(run.frame, table.spec)
         if run.file is None:
@@ -209,6 +209,11 @@ class StateStore:
             if merge.merged.done():
                 del self._merging[name]
                 self._tables[name].replace_runs([run.uid for run in merge.inputs], merge.merged.result())
+
+    @property
+    def merging(self) -> list[Future[list[Run]]]:
+        """The merges under way."""
+        return [merge.merged for merge in self._merging.values()]
 
     def close(self) -> None:
         """Wait for the threads; what was being merged is left to be cleared away later."""

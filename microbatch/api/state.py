@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from os import PathLike
 
 import polars as pl
 
+from microbatch.checkpoint.checkpoint import Checkpoint
 from microbatch.checkpoint.state.reading import VERSION, StoredState, as_users_know
 from microbatch.errors import PlanError
 
 
-def read_state(checkpoint: str | PathLike[str], operator: str | None = None, version: int | None = None) -> pl.LazyFrame:
+def read_state(
+    checkpoint: str | PathLike[str], operator: str | None = None, version: int | None = None, *, verify: bool = False
+) -> pl.LazyFrame:
     """Return what an operator keeps, one row per key: the keys, then partial aggregates under the names they are stored by.
 
     An aggregation in append mode keeps a log: several rows of partial aggregates per key, older first, to be merged when the window closes.
@@ -25,6 +29,8 @@ def read_state(checkpoint: str | PathLike[str], operator: str | None = None, ver
         table. None: the only one.
     version
         How many batches the state has seen; None: all that are committed. ``retain_batches`` of the query says how far back one can go.
+    verify
+        Check the checksum of every file. A query that starts checks those of 16 MB and less, and of what single batches wrote.
 
     Raises
     ------
@@ -33,7 +39,7 @@ def read_state(checkpoint: str | PathLike[str], operator: str | None = None, ver
     CheckpointCorruptError
         A file of the state is missing or damaged.
     """
-    stored = StoredState.at(str(checkpoint)).version(version)
+    stored = StoredState.at(str(checkpoint)).version(version, verify=verify)
     return as_users_know(stored.read(stored.entry(operator))).lazy()
 
 
@@ -63,3 +69,32 @@ def read_state_changes(checkpoint: str | PathLike[str], operator: str | None, fr
             pieces.append(changed.with_columns(pl.lit(number).alias(VERSION)))
         before = at.tables
     return as_users_know(pl.concat(pieces, how="diagonal")).lazy()
+
+
+def rollback(checkpoint: str | PathLike[str], batch_id: int) -> None:
+    """Take a stopped query back to where it was when batch ``batch_id`` was done; its next run goes on with the batch after it.
+
+    Newer batches leave the logs, the newest first, so that a rollback that dies on its way leaves the query at one of them; run it again.
+    What newer batches wrote outside stays there, and an exactly-once sink takes no batch id twice: take the table back too, or write
+    to a new one. Input that is gone meanwhile (cleaned up, expired) does not come back.
+
+    Raises
+    ------
+    PlanError
+        No checkpoint there, or no such batch; the message says which are retained.
+    CheckpointInUseError
+        The query is running.
+    CheckpointCorruptError
+        The state of that batch is damaged; nothing was changed.
+    """
+    stored = StoredState.at(str(checkpoint))
+    with closing(Checkpoint.open(checkpoint)) as opened:
+        commit = opened.commits.get(batch_id)
+        there = [k for k in opened.commits.ids() if opened.offsets.get(k) is not None]
+        if commit is None or batch_id not in there:
+            kept = f"{there[0]} to {there[-1]}" if there else "none"
+            msg = f"{opened.folder.path}: batch {batch_id} is not one to go back to; finished and retained are {kept}"
+            raise PlanError(msg)
+        if commit.state is not None:
+            stored.version(batch_id + 1).check()
+        opened.forget_after(batch_id)

@@ -52,6 +52,8 @@ class MemoryFolder:
         if name in self.files:
             self._change(name, None)
 
+    def sync(self) -> None: ...
+
     def sub(self, name: str) -> MemoryFolder:
         raise NotImplementedError(name)
 
