@@ -117,6 +117,13 @@ class StateTable(Protocol):
         """Return the value columns found for the prepared rows' keys, aligned with them; all null where a key is not there."""
         ...
 
+    def lookup_latest(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Return the value columns of each key's latest time, aligned with the rows; all null where a key is at no time.
+
+        The rows are unique and hold the keys without ``time_key``, in any order. Costs a look-up for each distinct time of the table.
+        """
+        ...
+
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
         """Put prepared rows (in the order ``prepare`` gave, values as they shall be) in the place of those with the same keys.
 

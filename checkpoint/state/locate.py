@@ -50,6 +50,37 @@ def locate(runs: Sequence[Run], wanted: pl.DataFrame, keys: Sequence[str]) -> Lo
     return Located(run_of=run_of, row_of=row_of)
 
 
+def locate_latest(runs: Sequence[Run], wanted: pl.DataFrame, hashes: npt.NDArray[np.uint64], keys: Sequence[str]) -> Located:
+    """Return where each wanted key (unique, in any order, without its time) stands at the latest time it is there with."""
+    run_of = np.full(wanted.height, -1, dtype=np.int64)
+    row_of = np.zeros(wanted.height, dtype=np.int64)
+    left = np.argsort(hashes)
+    sought = hashes[left]
+    for j, begin, end in _latest_first(runs):
+        if left.size == 0:
+            break
+        column = runs[j].hashes[begin:end]
+        rows = np.minimum(np.searchsorted(column, sought), column.size - 1)
+        hits = np.flatnonzero(column[rows] == sought)
+        if hits.size:
+            rows_hit = _of_the_same_key(runs[j], wanted, left[hits], begin + rows[hits], keys)
+            true = rows_hit >= 0
+            run_of[left[hits[true]]], row_of[left[hits[true]]] = j, rows_hit[true]
+            left, sought = np.delete(left, hits[true]), np.delete(sought, hits[true])
+    return Located(run_of=run_of, row_of=row_of)
+
+
+def _latest_first(runs: Sequence[Run]) -> list[tuple[int, int, int]]:
+    """Return run, begin and end of each stretch of live rows with one time; the latest first, of one time the newest run first."""
+    stretches = [
+        (-int(times[k]), j, max(int(starts[k]), run.first), int(starts[k + 1]))
+        for j, run in enumerate(runs)
+        for times, starts in [run.segments]
+        for k in range(int(np.searchsorted(starts, run.first, side="right")) - 1, times.size)
+    ]
+    return [(j, begin, end) for _, j, begin, end in sorted(stretches)]
+
+
 def search(run: Run, times: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64]) -> Index:
     """Return the first live row of a run with each (time, hash), both sorted; -1 where there is none."""
     found = np.full(times.size, -1, dtype=np.int64)
@@ -111,8 +142,8 @@ def same_keys(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequ
 
 def _among_neighbours(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequence[str]) -> Index:
     """Look at all rows with the same time and hash, by a join of these few rows."""
-    times, starts = run.segments
-    ends = starts[np.searchsorted(times, wanted[TIME].gather(at).to_numpy()) + 1]
+    _, starts = run.segments
+    ends = starts[np.searchsorted(starts, rows, side="right")]
     hashes = run.hashes[rows]
     last = np.array(
         [r + np.searchsorted(run.hashes[r:e], h, side="right") for r, e, h in zip(rows, ends, hashes, strict=True)], dtype=np.int64

@@ -154,7 +154,10 @@ def sorted_rows(rows: pl.DataFrame, spec: TableSpec) -> pl.DataFrame:
     asked = rows if rows.columns == spec.schema.names() else rows.select(c for c in spec.schema if c in rows.columns or c in spec.keys)
     if HASH not in ordered.columns:
         return ordered.hstack(asked).sort(TIME, maintain_order=True).rechunk()
-    return ordered.hstack(asked)[np.lexsort([ordered[name].to_numpy() for name in reversed(ordered.columns)])].rechunk()
+    times, hashes = ordered[TIME].to_numpy(), ordered[HASH].to_numpy()
+    one_time = times.size == 0 or times.min() == times.max()
+    order = np.argsort(hashes, kind="stable") if one_time else np.lexsort((hashes, times))
+    return ordered.hstack(asked)[order].rechunk()
 
 
 def write_run(path: Path, name: str, frame: pl.DataFrame) -> FileRef:

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from microbatch.checkpoint.state.hashing import HASH, TIME
-from microbatch.checkpoint.state.locate import fetch, locate
+from microbatch.checkpoint.state.hashing import HASH, TIME, hashes_of
+from microbatch.checkpoint.state.locate import fetch, locate, locate_latest
 from microbatch.checkpoint.state.run import Run, merged_rows, sorted_rows, with_values
 from microbatch.errors import PlanError
 from microbatch.protocols import TableSpec
@@ -59,6 +59,12 @@ class Table:
         values = fetch(self.runs, where, self._values)
         self._known = with_values(values, self.spec).height if self.spec.removable else int(np.count_nonzero(where.found))
         return values
+
+    def lookup_latest(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Return the value columns of each key's latest time, aligned with the rows; null where a key is at no time."""
+        names = [k for k in self.spec.keys if k != self.spec.time_key]
+        where = locate_latest(self.runs, keys, hashes_of(keys, self.spec).to_numpy(), names)
+        return fetch(self.runs, where, self._values)
 
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
         """Put prepared rows in the place of those with the same keys; ``known`` are there (None: as many as the last look-up found)."""

@@ -93,17 +93,11 @@ class SeenWithin:
         # Rounded up: a bucket goes when all in it has expired.
         bucket = pl.when(pl.col(_EXPIRES) < NEVER_US).then(-(-pl.col(_EXPIRES) // self._width) * self._width).otherwise(NEVER_US)
         keys = rows.select(*self._stored, self._expires).with_columns(bucket.alias(_BUCKET))
-        is_new = _are_not_in(keys.select(self._keys), self._alive(keys.select(self._keys), late_us))
+        # Of a key's times the latest is the one that counts: it was put there after the others had expired.
+        expires = self._table.lookup_latest(keys.select(self._keys))[_EXPIRES]
+        is_new = expires.is_null() if late_us is None else (expires <= late_us).fill_null(value=True)
         self._table.upsert(self._table.prepare(keys.filter(is_new)), known=0)
         return rows.filter(is_new)
-
-    def _alive(self, keys: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
-        """Return those of the keys that are in some bucket and have not expired."""
-        buckets = pl.DataFrame({_BUCKET: self._table.times()}, schema={_BUCKET: pl.Int64})
-        asked = self._table.prepare(keys.join(buckets, how="cross").with_columns(pl.lit(0, pl.Int64).alias(_EXPIRES)))
-        expires = self._table.lookup(asked)[_EXPIRES]
-        alive = expires.is_not_null() if late_us is None else (expires > late_us).fill_null(value=False)
-        return asked.filter(alive).select(self._keys)
 
 
 def _stored_keys(node: Deduplicate) -> list[pl.Expr]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -122,6 +123,25 @@ def test_a_time_before_all_others_hides_no_key_of_the_first_one(store: StateStor
     put(table, pl.DataFrame({"t": [10, 10, 20], "k": [1, 2, 3], "v": [1, 2, 3]}))
     asked = pl.DataFrame({"t": [5, 10, 10, 15, 20, 25], "k": [1, 1, 2, 3, 3, 3]})
     assert values_of(table, asked)["v"].to_list() == [None, 1, 2, None, 3, None]
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_the_latest_time_of_a_key_is_found_without_its_time(store: StateStore, monkeypatch: pytest.MonkeyPatch, collide: bool) -> None:
+    if collide:
+        monkeypatch.setattr(hashing, "hash_rows", lambda keys: pl.zeros(keys.height, pl.UInt64, eager=True))
+    rng, model = random.Random(1), dict[tuple[str | None, int], int]()
+    table = store.table("t", keyed("k", "t", time_key="t", k=pl.String(), t=pl.Int64(), v=pl.Int64()))
+    for batch in range(12):
+        rows = {(rng.choice([None, *"abcdefgh"]), rng.randrange(batch, batch + 4)): rng.randrange(99) for _ in range(6)}
+        put(table, pl.DataFrame([(k, t, v) for (k, t), v in rows.items()], schema=table.spec.schema, orient="row"))
+        model |= rows
+        if batch % 4 == 3:
+            table.evict(batch - 2)
+            model = {(k, t): v for (k, t), v in model.items() if t > batch - 2}
+        asked = rng.sample([None, *"abcdefghxyz"], 12)
+        latest = {k: max((t for key, t in model if key == k), default=-1) for k in asked}
+        found = table.lookup_latest(pl.DataFrame({"k": asked}, schema={"k": pl.String()}))
+        assert found["v"].to_list() == [model.get((k, latest[k])) for k in asked]
 
 
 def test_many_times_are_searched_as_few_are(store: StateStore) -> None:
