@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 
 from microbatch.model import Delivery, Offset, OutputMode
 
 
+@runtime_checkable
 class Clock(Protocol):
     """Where time comes from; nothing else may ask the machine."""
 
@@ -279,6 +280,7 @@ class SinkBatch:
     info: Mapping[str, str]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Describes where rows go. Making it has no effect outside."""
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from microbatch.clock import SystemClock
 from microbatch.errors import PlanError
 from microbatch.model import OutputMode
 from microbatch.protocols import Clock
+
+T = TypeVar("T")
 
 
 class QueryOptions(TypedDict, total=False):
@@ -72,17 +75,36 @@ def settings_of(options: QueryOptions) -> Settings:
     if type(retain) is not int or retain < 1:
         msg = f"retain_batches={retain!r} must be a whole number, 1 or more: recovery needs the last batch"
         raise PlanError(msg)
-    checkpoint = given.get("checkpoint")
+    checkpoint = _typed(given, "checkpoint", (str, os.PathLike), "a folder's path", default=None)
     return Settings(
         mode=OutputMode(_one_of("mode", given.get("mode", "append"), [m.value for m in OutputMode])),
         checkpoint=None if checkpoint is None else os.fspath(checkpoint),
-        name=given.get("name"),
+        name=_typed(given, "name", str, "a text", default=None),
         watermark_policy=_one_of("watermark_policy", given.get("watermark_policy", "min"), ["min", "max"]),
-        no_data_batches=bool(given.get("no_data_batches", True)),
+        no_data_batches=_typed(given, "no_data_batches", bool, "True or False", default=True),
         retain_batches=retain,
-        evolve=bool(given.get("evolve", False)),
-        clock=given.get("clock") or SystemClock(),
+        evolve=_typed(given, "evolve", bool, "True or False", default=False),
+        clock=_typed(given, "clock", Clock, "a Clock", default=None) or SystemClock(),
     )
+
+
+def make(kind: Callable[..., T], args: Sequence[object], options: Mapping[str, object], *, also: Iterable[str] = ()) -> T:
+    """Return the connector ``kind(*args, **options)``; PlanError for an option it does not have, ``also`` being known elsewhere."""
+    parameters = list(inspect.signature(kind).parameters.values())
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD][len(args) :]
+    if len(known) == len(parameters) - len(args):  # else it takes any name, to refuse it in its own words
+        for option in options:
+            if option not in known:
+                raise unknown_option(option, [*also, *known])
+    return kind(*args, **options)
+
+
+def _typed(given: Mapping[str, Any], option: str, kind: type | tuple[type, ...], wanted: str, *, default: Any) -> Any:
+    value = given.get(option, default)
+    if value is not default and not isinstance(value, kind):
+        msg = f"{option}={value!r} must be {wanted}"
+        raise PlanError(msg)
+    return value
 
 
 def _one_of(option: str, value: Any, allowed: list[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from microbatch.api.options import make
 from microbatch.api.stream_frame import StreamFrame
 from microbatch.errors import PlanError
 from microbatch.model import Offset
@@ -31,7 +32,7 @@ def scan_files(
     schema
         Columns and dtypes; None: inferred once from the first file and pinned in the checkpoint.
     """
-    return StreamFrame(Scan(source=connector("source:files")(path, schema=schema, **options)))
+    return StreamFrame(Scan(source=make(connector("source:files"), (path,), {"schema": schema, **options})))
 
 
 def scan_rate(rows_per_second: int = 1, **options: Any) -> StreamFrame:
@@ -39,7 +40,7 @@ def scan_rate(rows_per_second: int = 1, **options: Any) -> StreamFrame:
 
     All options: ``microbatch.sources.rate.RateSource``.
     """
-    return StreamFrame(Scan(source=connector("source:rate")(rows_per_second=rows_per_second, **options)))
+    return StreamFrame(Scan(source=make(connector("source:rate"), (rows_per_second,), options)))
 
 
 def static(frame: pl.LazyFrame | pl.DataFrame) -> StreamFrame:
@@ -73,7 +74,7 @@ class MemoryStream:
     """
 
     def __init__(self, schema: Mapping[str, Any] | pl.Schema, **options: Any) -> None:
-        self._source = connector("source:memory")(schema, **options)
+        self._source = make(connector("source:memory"), (schema,), options)
         self._frame = StreamFrame(Scan(source=self._source))
 
     def frame(self) -> StreamFrame:

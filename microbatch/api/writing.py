@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
-from microbatch.api.options import QueryOptions, settings_of, unknown_option
+from microbatch.api.options import QueryOptions, make, settings_of, unknown_option
 from microbatch.api.query import Query
 from microbatch.engine.spec import QuerySpec
 from microbatch.errors import PlanError
@@ -18,8 +17,11 @@ from microbatch.protocols import Sink
 from microbatch.registry import connector
 
 
-def to_sink(sink: str | Sink, node: Node, args: tuple[object, ...], options: Mapping[str, Any]) -> Query:
-    """Return the query; PlanError, before anything is touched, if plan, mode, options and sink do not fit each other."""
+def to_sink(sink: object, node: Node, args: tuple[object, ...], options: Mapping[str, Any]) -> Query:
+    """Return the query into a connector, by its name, or a ``Sink``.
+
+    PlanError, before anything is touched, if plan, mode, options and sink do not fit each other.
+    """
     of_query = {k: v for k, v in options.items() if k in QueryOptions.__annotations__}
     of_sink = {k: v for k, v in options.items() if k not in QueryOptions.__annotations__}
     settings = settings_of(cast("QueryOptions", of_query))
@@ -49,10 +51,12 @@ def to_sink(sink: str | Sink, node: Node, args: tuple[object, ...], options: Map
     )
 
 
-def _make(sink: str | Sink, args: tuple[object, ...], options: Mapping[str, Any]) -> Sink:
-    kind = connector(sink) if isinstance(sink, str) else None
-    known = {**QueryOptions.__annotations__, **(inspect.signature(kind).parameters if kind else {})}
+def _make(sink: object, args: tuple[object, ...], options: Mapping[str, Any]) -> Sink:
+    if isinstance(sink, str) and sink.startswith("sink:"):
+        return cast("Sink", make(connector(sink), args, options, also=QueryOptions.__annotations__))
     for option in options:
-        if option not in known or kind is None:
-            raise unknown_option(option, known)
-    return cast("Sink", kind(*args, **options)) if kind else cast("Sink", sink)
+        raise unknown_option(option, QueryOptions.__annotations__)
+    if not isinstance(sink, Sink):
+        msg = f"{sink!r} is no sink: give mb.MemorySink(), or an object with the methods of microbatch.protocols.Sink"
+        raise PlanError(msg)
+    return sink
