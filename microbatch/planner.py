@@ -10,6 +10,7 @@ import polars as pl
 from microbatch.errors import PlanError
 from microbatch.model import Json, Marks, OutputMode
 from microbatch.operators.aggregate import AggregateOperator, aggregate_fingerprint, aggregate_table
+from microbatch.operators.aggregate_ttl import GroupTables, TtlAggregateOperator, ttl_fingerprint, ttl_table, ttl_timers_table
 from microbatch.operators.base import Batch, Operator, StatefulOperator
 from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
 from microbatch.operators.limit import LIMIT_TABLE, LimitOperator, limit_fingerprint
@@ -25,6 +26,7 @@ from microbatch.plan.marks import input_behind_us
 from microbatch.plan.names import checked_name
 from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
 from microbatch.plan.schema import schema_of
+from microbatch.plan.ttl import TimeToLive
 from microbatch.protocols import StateTable, TableSpec
 
 OpenTable = Callable[[str, TableSpec], StateTable]
@@ -125,6 +127,8 @@ def fingerprints(node: Node, mode: OutputMode) -> Mapping[str, Json]:
 
 def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
     match node:
+        case Aggregate(ttl=TimeToLive()):
+            return ttl_fingerprint(node, _split(node), mode)
         case Aggregate(session=None):
             return aggregate_fingerprint(node, _split(node), mode)
         case Aggregate():
@@ -137,14 +141,20 @@ def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
 
 def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenTable) -> StatefulOperator:
     match node:
+        case Aggregate(ttl=TimeToLive()):
+            split = _split(node)
+            reminders = Timers(open_table(f"{name}/timers", ttl_timers_table(node)))
+            tables = GroupTables(groups=open_table(name, ttl_table(node, split)), timers=reminders)
+            return TtlAggregateOperator(name, node, split, mode, tables)
         case Aggregate(session=None):
             split = _split(node)
             return AggregateOperator(name, node, split, mode, open_table(name, aggregate_table(node, split, mode)))
         case Aggregate():
             split = _split(node)
             table = open_table(name, session_table(node, split))
-            timers = Timers(open_table(f"{name}/timers", session_timers_table(node))) if mode is OutputMode.APPEND else None
-            return SessionOperator(name, node, split, mode, OpenSessions(keys=list(node.plain_keys), table=table, timers=timers))
+            timers = open_table(f"{name}/timers", session_timers_table(node)) if mode is OutputMode.APPEND else None
+            state = OpenSessions(keys=list(node.plain_keys), table=table, timers=Timers(timers) if timers else None)
+            return SessionOperator(name, node, split, mode, state)
         case Deduplicate():
             return DeduplicateOperator(name, node, open_table(name, deduplicate_table(node)))
         case Limit():

@@ -152,6 +152,10 @@ class StateTable(Protocol):
         """Return all rows: O(state)."""
         ...
 
+    def first_time(self) -> int | None:
+        """Return the earliest time of the rows, None if there are none: O(runs)."""
+        ...
+
     def times(self) -> list[int]:
         """Return the distinct times of the rows, ascending: O(distinct times)."""
         ...

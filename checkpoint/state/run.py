@@ -102,6 +102,12 @@ class Run:
         """Distinct times, and the row each begins at."""
         return directory(self.times)
 
+    @property
+    def first_time(self) -> int:
+        """The time of the first row that is alive."""
+        times, starts = self.segments
+        return int(times[np.searchsorted(starts, self.first)])
+
     def row_after(self, mark_us: int) -> int:
         """Return the first row whose time is after the mark."""
         return int(np.searchsorted(self.times, mark_us, side="right"))

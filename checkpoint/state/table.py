@@ -124,6 +124,10 @@ class Table:
             return pl.DataFrame(schema=self.spec.schema)
         return merged_rows(self.runs, self.spec).select(list(self.spec.schema))
 
+    def first_time(self) -> int | None:
+        """Return the earliest time of the rows that are alive, None if there are none."""
+        return min((run.first_time for run in self.runs), default=None)
+
     def times(self) -> list[int]:
         """Return the distinct times of the rows that are alive, ascending."""
         alive = [times[starts[:-1] >= run.first] for run in self.runs for times, starts in [run.segments]]

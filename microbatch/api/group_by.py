@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from microbatch.durations import Duration
 from microbatch.errors import PlanError
 from microbatch.plan.nodes import Aggregate, AssignSession, AssignWindow, Node, RowWise
 from microbatch.plan.rowwise import check_row_wise
-from microbatch.plan.schema import schema_of
+from microbatch.plan.schema import event_times, schema_of
 from microbatch.plan.session import SessionWindow
+from microbatch.plan.ttl import TimeToLive, time_to_live
 from microbatch.plan.window import END, START, Window
 
 if TYPE_CHECKING:
@@ -62,25 +64,58 @@ class StreamGroupBy:
         self._input = RowWise(input=self._input, verb="with_columns", args=(expression.alias(inner),))
         return inner
 
-    def agg(self, *aggs: pl.Expr | Iterable[pl.Expr], name: str | None = None, **named_aggs: pl.Expr) -> StreamFrame:
+    def agg(
+        self,
+        *aggs: pl.Expr | Iterable[pl.Expr],
+        name: str | None = None,
+        ttl: Duration | None = None,
+        ttl_time: str | None = None,
+        on_expiry: str = "forget",
+        **named_aggs: pl.Expr,
+    ) -> StreamFrame:
         """Return one row per group: its keys, then the aggregates; without aggregates, the distinct keys.
 
         Integer sums are Int64, and past 64 bits an error. Exact quantiles, medians, ``n_unique`` and ``implode`` keep every (distinct)
         value of a group in the state. ``name`` identifies the state in the checkpoint.
 
+        Parameters
+        ----------
+        ttl
+            Forget a group that got no row for so long, in update and complete mode, where the keys hold no event time: the next row of the
+            group begins it anew. ``as_batch`` forgets nothing.
+        ttl_time
+            What ``ttl`` is counted by. ``"event"`` (the default if the rows have a watermark): from the largest event time of the group to
+            the watermark; a row that far behind the watermark by itself is late, a group without any time is kept. ``"processing"``: from
+            the time of the last batch with a row of the group to that of the present batch.
+        on_expiry
+            ``"forget"``, or ``"emit"``: a forgotten group is put out once more, as it was; a Boolean column ``expired`` tells such rows.
+
         Raises
         ------
         PlanError
-            An expression that cannot be kept up to date batch by batch; the message names it and what to write instead.
+            An expression that cannot be kept up to date batch by batch; the message names it and what to write instead. A ``ttl`` of
+            groups that the watermark closes, or of the one group without keys.
         """
         from microbatch.api.stream_frame import StreamFrame
 
         exprs: tuple[pl.Expr, ...] = (*flatten(aggs), *(expr.alias(alias) for alias, expr in named_aggs.items()))
-        node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name, session=self._session)
+        kept = self._time_to_live(ttl, ttl_time, on_expiry)
+        node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name, session=self._session, ttl=kept)
+        if kept is not None and (not self._keys or event_times(node)):
+            whole = f"the keys {list(event_times(node))} are closed by the watermark" if self._keys else "without keys there is one group"
+            msg = f"agg(ttl={ttl!r}): {whole}, so nothing is left to forget; leave ttl out"
+            raise PlanError(msg)
         if self._renamed:
             schema_of(node)
             node = RowWise(input=node, verb="rename", args=(dict(self._renamed),))
         return StreamFrame(node)
+
+    def _time_to_live(self, ttl: Duration | None, clock: str | None, on_expiry: str) -> TimeToLive | None:
+        if on_expiry not in ("forget", "emit"):
+            msg = f'agg: on_expiry={on_expiry!r} must be "forget" or "emit"'
+            raise PlanError(msg)
+        has_event_time = bool(event_times(self._input))
+        return time_to_live(ttl, clock, verb="agg", has_event_time=has_event_time, emits=on_expiry == "emit")
 
     def len(self, name: str = "len") -> StreamFrame:
         """Return the number of rows of each group, UInt32, in a column of that name."""

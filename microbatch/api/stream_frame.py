@@ -36,6 +36,7 @@ from microbatch.plan.rowwise import check_row_wise
 from microbatch.plan.run import run_bounded
 from microbatch.plan.schema import event_times, schema_of
 from microbatch.plan.session import SessionWindow
+from microbatch.plan.ttl import time_to_live
 from microbatch.plan.window import END, START, Window
 from microbatch.protocols import Sink
 
@@ -226,6 +227,8 @@ class StreamFrame:
         *,
         keep: str = "first",
         within_watermark: bool = False,
+        ttl: Duration | None = None,
+        ttl_time: str | None = None,
         name: str | None = None,
     ) -> StreamFrame:
         """Return the first row of each distinct value of the columns (None: of all), over the stream's life.
@@ -233,7 +236,10 @@ class StreamFrame:
         If the rows have a watermark, late rows are dropped. If event time is among the columns, a value is forgotten when the watermark
         has passed it; else the state grows with the distinct values. With ``within_watermark`` a value is forgotten when the watermark has
         passed the time of its first row by the watermark's delay (Spark: dropDuplicatesWithinWatermark): for repeats that come close to
-        each other, in bounded state. ``name`` identifies the state in the checkpoint.
+        each other, in bounded state.
+
+        With ``ttl`` a value is forgotten so long after its first row: by ``ttl_time="event"`` (the default with a watermark) when
+        the watermark gets there, by ``"processing"`` with the time of batches. ``name`` identifies the state in the checkpoint.
         """
         if keep not in ("first", "any"):
             msg = f'unique(keep={keep!r}): a stream can only keep the first row of each value, the last is never known; use keep="first"'
@@ -242,7 +248,11 @@ class StreamFrame:
         if missing := [c for c in columns if c not in schema_of(self._node)]:
             msg = f"unique: no columns {missing}{did_you_mean(missing[0], self.columns)}; the stream has {dict(schema_of(self._node))}"
             raise PlanError(msg)
-        return StreamFrame(Deduplicate(input=self._node, keys=tuple(columns), within_watermark=within_watermark, name=name))
+        kept = time_to_live(ttl, ttl_time, verb="unique", has_event_time=bool(event_times(self._node)))
+        if kept is not None and within_watermark:
+            msg = f"unique(ttl={ttl!r}, within_watermark=True): both say how long a value counts; give one of them"
+            raise PlanError(msg)
+        return StreamFrame(Deduplicate(input=self._node, keys=tuple(columns), within_watermark=within_watermark, name=name, ttl=kept))
 
     def limit(self, n: int, *, name: str | None = None) -> StreamFrame:
         """Return the first ``n`` rows of the stream's life; above an aggregation in ``mode="complete"``, of each result."""

@@ -2,7 +2,7 @@
 
 The state holds keys only. If event time is among them, a key is forgotten when the watermark has passed its time, for a row with that key
 would be late; other keys are kept for ever. Within the watermark (Spark: StreamingDeduplicateWithinWatermarkExec) a key expires: at the
-time of its first row and the watermark's delay; a repeat does not prolong it.
+time of its first row and the watermark's delay, or the time to live the user gave; a repeat does not prolong it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def deduplicate_table(node: Deduplicate) -> TableSpec:
     """Return the table of seen keys."""
     schema = schema_of(node.input)
     stored: dict[str, pl.DataType] = {k: stored_type(schema[k]) for k in node.keys}
-    if node.within_watermark:
+    if node.within_watermark or node.ttl:
         columns = pl.Schema({**stored, _BUCKET: pl.Int64(), _EXPIRES: pl.Int64()})
         return TableSpec(keys=(*node.keys, _BUCKET), time_key=_BUCKET, schema=columns)
     return TableSpec(keys=node.keys, time_key=_time_key(node), schema=pl.Schema({**stored, _SEEN: pl.Int8()}))
@@ -41,6 +41,8 @@ def deduplicate_fingerprint(node: Deduplicate) -> dict[str, Json]:
     """Return what must stay for the state to keep its meaning; columns that are no keys may change."""
     schema = schema_of(node.input)
     kind = "deduplicate within watermark" if node.within_watermark else "deduplicate"
+    if node.ttl:
+        kind = f"deduplicate with ttl, {node.ttl.clock} time"
     return {"kind": kind, "keys": [[k, str(schema[k])] for k in node.keys], "time_key": _time_key(node)}
 
 
@@ -78,24 +80,28 @@ class SeenEver:
 class SeenWithin:
     """Remembers each key until it expires, in buckets of expiry."""
 
-    def __init__(self, node: Deduplicate, table: StateTable, time_column: str) -> None:
+    def __init__(self, node: Deduplicate, table: StateTable, time_column: str | None) -> None:
         self._stored = _stored_keys(node)
         self._keys = list(node.keys)
         self._table = table
-        delay_us = watermark_delay_us(node)
-        dtype = schema_of(node.input)[time_column]
-        assert isinstance(dtype, pl.Datetime)
-        self._expires = (to_micros(pl.col(time_column), dtype) + delay_us).fill_null(NEVER_US).alias(_EXPIRES)
-        self._width = max(delay_us // _BUCKETS, 1)
+        self._length_us = node.ttl.us if node.ttl else watermark_delay_us(node)
+        self._time: pl.Expr | None = None
+        if time_column is not None:
+            dtype = schema_of(node.input)[time_column]
+            assert isinstance(dtype, pl.Datetime)
+            self._time = to_micros(pl.col(time_column), dtype)
+        self._width = max(self._length_us // _BUCKETS, 1)
 
     def unseen(self, rows: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
-        """Return the rows with keys that are new, or had expired when the batch before ended."""
+        """Return the rows with keys that are new, or had expired when the batch before ended; by processing time, by now."""
+        time = self._time if self._time is not None else pl.lit(late_us, pl.Int64)
+        expires = (time + self._length_us).fill_null(NEVER_US).alias(_EXPIRES)
         # Rounded up: a bucket goes when all in it has expired.
         bucket = pl.when(pl.col(_EXPIRES) < NEVER_US).then(-(-pl.col(_EXPIRES) // self._width) * self._width).otherwise(NEVER_US)
-        keys = rows.select(*self._stored, self._expires).with_columns(bucket.alias(_BUCKET))
+        keys = rows.select(*self._stored, expires).with_columns(bucket.alias(_BUCKET))
         # Of a key's times the latest is the one that counts: it was put there after the others had expired.
-        expires = self._table.lookup_latest(keys.select(self._keys))[_EXPIRES]
-        is_new = expires.is_null() if late_us is None else (expires <= late_us).fill_null(value=True)
+        seen = self._table.lookup_latest(keys.select(self._keys))[_EXPIRES]
+        is_new = seen.is_null() if late_us is None else (seen <= late_us).fill_null(value=True)
         self._table.upsert(self._table.prepare(keys.filter(is_new)), known=0)
         return rows.filter(is_new)
 
@@ -120,10 +126,11 @@ class DeduplicateOperator:
         self._table = table
         times = event_times(node.input)
         self._event_time = max(times, key=lambda column: times[column], default=None)
-        self._forgets = node.within_watermark or _time_key(node) is not None
-        self._memory: Memory = SeenEver(node, table)
-        if node.within_watermark and self._event_time is not None:
-            self._memory = SeenWithin(node, table, self._event_time)
+        self._by_batch_time = node.ttl is not None and node.ttl.clock == "processing"
+        expires = node.within_watermark or node.ttl is not None
+        self._forgets = expires or _time_key(node) is not None
+        expiry_column = None if self._by_batch_time else self._event_time
+        self._memory: Memory = SeenWithin(node, table, expiry_column) if expires else SeenEver(node, table)
         self._late = LateFilter(self._event_time, schema_of(node.input))
         self._progress = OperatorProgress(
             name="deduplicate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
@@ -133,9 +140,9 @@ class DeduplicateOperator:
         """Return the rows whose keys were not seen before, in their order."""
         rows = batch.collect(self._late.on_time(inputs[0], batch)).unique(self._keys, keep="first", maintain_order=True)
         started = stopwatch_us()
-        new = self._memory.unseen(rows, batch.marks.late_us)
+        new = self._memory.unseen(rows, batch.time_us if self._by_batch_time else batch.marks.late_us)
         updated = stopwatch_us()
-        mark = batch.marks.eviction_us
+        mark = batch.time_us if self._by_batch_time else batch.marks.eviction_us
         removed = self._table.evict_count(mark) if mark is not None and self._forgets else 0
         self._note(new.height, removed, updated - started, stopwatch_us() - updated)
         return new.lazy()

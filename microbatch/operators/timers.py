@@ -43,7 +43,7 @@ class Timers:
 
     def next_us(self) -> int | None:
         """Return the time of the earliest timer, None if there are none."""
-        return min(self._table.times(), default=None)
+        return self._table.first_time()
 
     @property
     def bytes(self) -> int:

@@ -28,6 +28,7 @@ def check_streamable(node: Node, mode: OutputMode) -> None:
         raise PlanError(msg)
     for aggregate in aggregates:
         _check_session(aggregate, mode)
+        _check_ttl(aggregate, mode)
         _check_event_time(aggregate, mode)
     for stateful in stateful_nodes(node, mode):
         _check_chain(stateful, mode)
@@ -52,6 +53,20 @@ def _check_session(node: Aggregate, mode: OutputMode) -> None:
             f"{f'the watermark is on {seen}' if seen else 'there is none'}: write .with_watermark(column, delay) before group_by, on the "
             f'column of the session, or use mode="complete"'
         )
+        raise PlanError(msg)
+
+
+def _check_ttl(node: Aggregate, mode: OutputMode) -> None:
+    if node.ttl is None:
+        return
+    if mode is OutputMode.APPEND:
+        msg = (
+            'agg(ttl=...) in mode="append" is refused: a group is not final before it expires; use mode="update", or '
+            "mb.session_window(column, gap), which gives the rows of a key that come close in time as one row"
+        )
+        raise PlanError(msg)
+    if node.ttl.emits and mode is OutputMode.COMPLETE:
+        msg = 'agg(on_expiry="emit") in mode="complete" is refused: the whole result says what is gone by leaving it out; use mode="update"'
         raise PlanError(msg)
 
 

@@ -19,6 +19,7 @@ from microbatch.plan.nodes import (
     inputs_of,
 )
 from microbatch.plan.schema import event_time_key, schema_of
+from microbatch.plan.ttl import TimeToLive
 
 
 def explain(node: Node, depth: int = 0) -> str:
@@ -53,14 +54,18 @@ def _line(node: Node) -> str:
         case JoinStatic():
             return f"JOIN {node.options.get('how', 'inner')} with a bounded side"
         case Deduplicate():
-            return f"UNIQUE by {list(node.keys)}{', within the watermark' if node.within_watermark else ''}"
+            return f"UNIQUE by {list(node.keys)}{', within the watermark' if node.within_watermark else ''}{_kept(node.ttl, ', ')}"
         case Limit():
             return f"LIMIT {node.n}"
         case Aggregate():
             time = event_time_key(node)
-            closes = f"closed when the watermark reaches {time}" if time else "never closed: state grows with the keys"
+            closes = f"closed when the watermark reaches {time}" if time else _kept(node.ttl) or "never closed: state grows with the keys"
             merging = ", sessions merged" if node.session else ""
             return f"AGGREGATE by {list(node.keys)}{merging}, {closes} -> {_columns(node)}"
+
+
+def _kept(ttl: TimeToLive | None, before: str = "") -> str:
+    return f"{before}forgotten after {ttl.us / 1e6:g} s of {ttl.clock} time" if ttl else ""
 
 
 def _columns(node: Node) -> str:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import polars as pl
 
 from microbatch.plan.session import SessionWindow
+from microbatch.plan.ttl import TimeToLive
 from microbatch.plan.window import Window
 from microbatch.protocols import Source
 
@@ -96,6 +97,7 @@ class Aggregate:
     """One row per distinct value of the key columns; ``aggs`` are ordinary Polars aggregations. ``name`` is the user's, or None.
 
     ``session`` names two of the keys that are the bounds of an interval: those of equal other keys that overlap or touch become one.
+    ``ttl`` is counted from the last row of a group.
     """
 
     input: Node
@@ -103,6 +105,7 @@ class Aggregate:
     aggs: tuple[pl.Expr, ...]
     name: str | None
     session: tuple[str, str] | None = None
+    ttl: TimeToLive | None = None
 
     @property
     def plain_keys(self) -> tuple[str, ...]:
@@ -112,12 +115,16 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Deduplicate:
-    """The first row of each distinct value of the key columns, ever or within the watermark's delay. ``name`` is the user's, or None."""
+    """The first row of each distinct value of the key columns, ever or within the watermark's delay. ``name`` is the user's, or None.
+
+    ``ttl`` is counted from the first row of a value.
+    """
 
     input: Node
     keys: tuple[str, ...]
     within_watermark: bool
     name: str | None
+    ttl: TimeToLive | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)

@@ -27,12 +27,13 @@ from microbatch.plan.nodes import (
     inputs_of,
 )
 from microbatch.plan.session import assign_session, check_session, merge_sessions
+from microbatch.plan.ttl import EXPIRED
 from microbatch.plan.window import assign_window, check_window
 
 SchemaOf = Callable[[Node], pl.Schema]
 
 _NOT_BOUNDED = (
-    "unique(within_watermark=True) depends on when rows arrive, so bounded input has no such result; "
+    "unique(within_watermark=True) and unique(ttl=...) depend on when rows arrive, so bounded input has no such result; "
     "compare with unique(...), or run the stream"
 )
 
@@ -65,14 +66,15 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
         case JoinStatic():
             return inputs[0].join(inputs[1], **cast("dict[str, Any]", node.options))
         case Deduplicate():
-            if node.within_watermark:
+            if node.within_watermark or node.ttl:
                 raise PlanError(_NOT_BOUNDED)
             return inputs[0].unique(list(node.keys), keep="first", maintain_order=True)
         case Limit():
             return inputs[0].limit(node.n)
         case Aggregate():
             rows = merge_sessions(inputs[0], node.session, node.plain_keys) if node.session else inputs[0]
-            return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(rows, node.keys)
+            groups = split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).batch(rows, node.keys)
+            return groups.with_columns(pl.lit(value=False).alias(EXPIRED)) if node.ttl is not None and node.ttl.emits else groups
 
 
 def _placed(node: AssignWindow | AssignSession, rows: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:

@@ -27,6 +27,7 @@ from microbatch.plan.nodes import (
     walk,
 )
 from microbatch.plan.run import run_node
+from microbatch.plan.ttl import EXPIRED
 from microbatch.plan.window import window_time
 
 T = TypeVar("T")
@@ -56,7 +57,8 @@ def schema_of(node: Node) -> pl.Schema:
         case MapBatches():
             return node.schema
         case Aggregate():
-            return split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).output_schema
+            result = split_aggregates(node.aggs, keys=node.keys, schema=schema_of(node.input)).output_schema
+            return pl.Schema({**result, EXPIRED: pl.Boolean()}) if node.ttl is not None and node.ttl.emits else result
         case Deduplicate() | Limit():
             return schema_of(node.input)
         case RowWise() | WithWatermark() | AssignWindow() | AssignSession():

@@ -62,7 +62,7 @@ def build(pipeline: list[Op], output: list[str], frames: Mapping[str, Any]) -> R
     rest = list(pipeline)
     while rest and rest[0]["op"] == "watermark":
         op = rest.pop(0)
-        streams[op["input"]] = _watermark(streams[op["input"]], op)
+        streams[op["input"]] = _watermark(streams[op["input"]], op, judges_instants=_judges_instants(pipeline))
     stream = _joined_inputs(streams, rest)
     for op in rest:
         if op["op"] not in _OPERATORS:
@@ -100,13 +100,22 @@ def _finished(stream: Stream, output: list[str]) -> Relation:
     return Relation(frame=stream.frame.select(*map(pl.col, kept)), scope=dict(scope), failing=Switch(), fresh=count())
 
 
-def _watermark(stream: Stream, op: Op) -> Stream:
+def _judges_instants(pipeline: list[Op]) -> bool:
+    return any(op["op"] == "dedup" for op in pipeline) and not any("window" in op for op in pipeline)
+
+
+def _watermark(stream: Stream, op: Op, *, judges_instants: bool) -> Stream:
+    """Declare the event time.
+
+    A case's watermark is exclusive: a row at it is in time. Ours is inclusive, which is the same for the end of a window; where rows are
+    judged by their own time it stands a microsecond back.
+    """
     for field in _UNKNOWN_WATERMARKS:
         if op.get(field):
             msg = f"watermark {field}"
             raise NotSupportedError(msg)
     delay_ms = AHEAD_MS if op.get("explicit") else int(op.get("delay_ms", 0))
-    return replace(stream, frame=engine.feature(stream.frame, "with_watermark")(op["column"], f"{delay_ms}ms"))
+    return replace(stream, frame=engine.feature(stream.frame, "with_watermark")(op["column"], f"{delay_ms * 1_000 + judges_instants}us"))
 
 
 def _window_agg(stream: Stream, op: Op) -> Stream:
@@ -192,10 +201,14 @@ _AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
 
 
 def _dedup(stream: Stream, op: Op) -> Stream:
+    unique = engine.feature(stream.frame, "unique")
+    options: dict[str, Any] = {}
     if op.get("ttl_ms") is not None:
-        msg = "dedup with a time to live"
-        raise NotSupportedError(msg)
-    return replace(stream, frame=engine.feature(stream.frame, "unique")([*op["by"], *_mark(stream)]))
+        if engine.parameter(unique, "ttl") is None:
+            msg = "dedup with a time to live"
+            raise NotSupportedError(msg)
+        options = {"ttl": _ms(op["ttl_ms"]), "ttl_time": op.get("ttl_time")}
+    return replace(stream, frame=unique([*op["by"], *_mark(stream)], **options))
 
 
 def _filter(stream: Stream, op: Op) -> Stream:
