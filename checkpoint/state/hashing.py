@@ -73,5 +73,7 @@ def directory(times: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.
     """Return the distinct values of a sorted array, and the row each begins at, with the length at the end."""
     if times.size == 0:
         return times, np.zeros(1, dtype=np.int64)
+    if times[0] == times[-1]:  # without a look at the rows between, which may lie on a disk
+        return times[:1], np.array([0, times.size], dtype=np.int64)
     starts = np.flatnonzero(np.concatenate(([True], times[1:] != times[:-1])))
     return times[starts], np.append(starts, times.size)

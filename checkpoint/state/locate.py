@@ -36,18 +36,28 @@ def locate(runs: Sequence[Run], wanted: pl.DataFrame, keys: Sequence[str]) -> Lo
     row_of = np.zeros(wanted.height, dtype=np.int64)
     left = np.arange(wanted.height)
     for j, run in enumerate(runs):
-        if left.size == 0:
-            break
-        rows = search(run, times[left], hashes[left])
-        hit = rows >= 0
-        if hit.any():
-            at, rows_hit = left[hit], rows[hit]
-            rows_hit = _of_the_same_key(run, wanted, at, rows_hit, keys)
+        begin, end = _within(run, times, hashes)
+        if begin == end:
+            continue
+        rows = search(run, times[begin:end], hashes[begin:end])
+        hits = np.flatnonzero(rows >= 0)
+        if hits.size:
+            at = left[begin + hits]
+            rows_hit = _of_the_same_key(run, wanted, at, rows[hits], keys)
             true = rows_hit >= 0
             run_of[at[true]], row_of[at[true]] = j, rows_hit[true]
-            hit[hit] = true
-        left = left[~hit]
+            found = begin + hits[true]
+            left, times, hashes = np.delete(left, found), np.delete(times, found), np.delete(hashes, found)
     return Located(run_of=run_of, row_of=row_of)
+
+
+def _within(run: Run, times: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64]) -> tuple[int, int]:
+    """Return begin and end of the places, sorted by time and hash, that lie between a run's first live row and its last."""
+    bounds = []
+    for row, side in ((run.first, "left"), (run.frame.height - 1, "right")):
+        begin, end = np.searchsorted(times, run.times[row]), np.searchsorted(times, run.times[row], side="right")
+        bounds.append(int(begin + np.searchsorted(hashes[begin:end], run.hashes[row], side=side)))  # type: ignore[call-overload]
+    return bounds[0], max(bounds)
 
 
 def locate_latest(runs: Sequence[Run], wanted: pl.DataFrame, hashes: npt.NDArray[np.uint64], keys: Sequence[str]) -> Located:
