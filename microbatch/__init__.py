@@ -24,7 +24,9 @@ from microbatch.errors import (
     SinkError,
     SourceError,
 )
+from microbatch.operators.key_state import KeyState
 from microbatch.plan.batch_time import batch_time
+from microbatch.plan.keyed_state import StateBatch, StateChange
 from microbatch.plan.session import SessionWindow, session_window
 from microbatch.plan.window import Window, window, window_time
 from microbatch.registry import connector
@@ -50,6 +52,7 @@ __all__ = [
     "CheckpointInUseError",
     "CheckpointMismatchError",
     "DataError",
+    "KeyState",
     "MemorySink",
     "MemoryStream",
     "MicrobatchError",
@@ -62,6 +65,8 @@ __all__ = [
     "SessionWindow",
     "SinkError",
     "SourceError",
+    "StateBatch",
+    "StateChange",
     "StreamFrame",
     "StreamingQuery",
     "StreamingQueryListener",

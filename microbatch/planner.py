@@ -14,6 +14,7 @@ from microbatch.operators.aggregate_ttl import GroupTables, TtlAggregateOperator
 from microbatch.operators.base import Batch, Operator, StatefulOperator
 from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
 from microbatch.operators.limit import LIMIT_TABLE, LimitOperator, limit_fingerprint
+from microbatch.operators.map_state import MapStateOperator, map_state_fingerprint, state_tables
 from microbatch.operators.session import SessionOperator, session_fingerprint
 from microbatch.operators.session_state import OpenSessions, session_table, session_timers_table
 from microbatch.operators.stateless import ReadSource, Stateless, Timed
@@ -24,7 +25,7 @@ from microbatch.plan.batch_time import tells_time
 from microbatch.plan.checks import stateful_nodes
 from microbatch.plan.marks import input_behind_us
 from microbatch.plan.names import checked_name
-from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
+from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, MapState, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
 from microbatch.plan.schema import schema_of
 from microbatch.plan.ttl import TimeToLive
 from microbatch.protocols import StateTable, TableSpec
@@ -117,6 +118,8 @@ def _base_name(node: StatefulNode | WithWatermark) -> str:
             return "-".join(["unique", *node.keys])
         case Limit():
             return "limit"
+        case MapState():
+            return "-".join(["map_state", *node.keys])
 
 
 def fingerprints(node: Node, mode: OutputMode) -> Mapping[str, Json]:
@@ -137,6 +140,8 @@ def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
             return deduplicate_fingerprint(node)
         case Limit():
             return limit_fingerprint()
+        case MapState():
+            return map_state_fingerprint(node)
 
 
 def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenTable) -> StatefulOperator:
@@ -159,6 +164,9 @@ def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenT
             return DeduplicateOperator(name, node, open_table(name, deduplicate_table(node)))
         case Limit():
             return LimitOperator(name, node, open_table(name, LIMIT_TABLE))
+        case MapState():
+            opened = {kind: open_table(name if kind == "state" else f"{name}/{kind}", spec) for kind, spec in state_tables(node).items()}
+            return MapStateOperator(name, node, opened)
 
 
 def _split(node: Aggregate) -> SplitAggregate:

@@ -42,6 +42,11 @@ MAY_IMPORT = {
 MAY_STAND = {
     # A listener is a guest: what it raises is logged and must not stop the query.
     ("microbatch/engine/loop.py", "except Exception"),
+    # A function per key is what the user asked for: its rows become tuples here, and only here.
+    ("microbatch/operators/per_key.py", ".rows("),
+    # What a user's function raises may be anything: it is told with its key and batch, the cause chained, and stops the query.
+    ("microbatch/operators/per_key.py", "except Exception"),
+    ("microbatch/plan/state_call.py", "except Exception"),
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 import polars as pl
 
+from microbatch.api.map_state import StateOptions, map_state_node
 from microbatch.durations import Duration
 from microbatch.errors import PlanError
 from microbatch.plan.nodes import Aggregate, AssignSession, AssignWindow, Node, RowWise
@@ -120,6 +121,51 @@ class StreamGroupBy:
     def len(self, name: str = "len") -> StreamFrame:
         """Return the number of rows of each group, UInt32, in a column of that name."""
         return self.agg(pl.len().alias(name))
+
+    def map_state(self, function: Callable[..., Any], **options: Unpack[StateOptions]) -> StreamFrame:
+        """Return the rows ``function`` makes of each key's rows and of what it keeps for the key: the keys, then ``output_schema``.
+
+        (Spark: transformWithState, flatMapGroupsWithState.) ``function(key, rows, state)`` is called once for each key of a batch with a
+        tuple, a list of named tuples with all columns, and a ``mb.KeyState``; then once for each timer of a key that is due, without rows.
+        It returns a tuple with the columns of ``output_schema``, a list of them, or None. With ``vectorised=True`` ``function(batch)`` is
+        called once a batch with a ``mb.StateBatch`` and returns a ``mb.StateChange``: frames of all keys at once, much faster for many.
+
+        It must give the same result when a batch runs again with the same rows and state: no clock, no random numbers, nothing kept
+        elsewhere; ``state.batch_time_us`` is the time. If it raises, the query stops, and nothing it changed in that batch counts.
+        ``as_batch()`` calls it once per key with all rows and no state; timers that are set do not fire there.
+
+        Options are those of ``StateOptions``; PlanError for what does not fit. In a batch DataError if the function raises, PlanError if
+        its result is not as declared; both name key and batch.
+
+        Examples
+        --------
+        >>> import microbatch as mb, polars as pl
+        >>> def visits(key, rows, state):
+        ...     count = state["count"].get(0) + len(rows)
+        ...     state["count"].update(count)
+        ...     return (count, rows[-1].page)
+        >>> clicks, out = mb.MemoryStream({"user": pl.String, "page": pl.String}), mb.MemorySink()
+        >>> counted = clicks.frame().group_by("user").map_state(
+        ...     visits, state_schema={"count": pl.Int64}, output_schema={"visits": pl.Int64, "last": pl.String}
+        ... )
+        >>> handle = counted.sink_memory(out, mode="update").start()
+        >>> for pages in (["/a", "/b"], ["/c"]):
+        ...     _ = clicks.add({"user": ["ann"] * len(pages), "page": pages})
+        ...     handle.process_all_available()
+        >>> handle.stop()
+        >>> out.rows().rows()
+        [('ann', 2, '/b'), ('ann', 3, '/c')]
+        """
+        from microbatch.api.stream_frame import StreamFrame
+
+        if self._session is not None:
+            msg = "map_state: a session is no key to keep state by, it grows while rows come; set a timeout to the gap instead"
+            raise PlanError(msg)
+        if self._renamed:
+            key = next(iter(self._renamed.values()))
+            msg = f"map_state: the key {key!r} is computed, and called like another column; give it another name"
+            raise PlanError(msg)
+        return StreamFrame(map_state_node(self._input, self._keys, function, options))
 
 
 def flatten(items: Iterable[Any]) -> list[Any]:

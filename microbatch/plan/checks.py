@@ -6,6 +6,7 @@ from microbatch.errors import PlanError
 from microbatch.model import OutputMode
 from microbatch.plan.nodes import Aggregate, Deduplicate, JoinStatic, Limit, Node, RowWise, StatefulNode, is_streaming, walk
 from microbatch.plan.schema import event_times, schema_of
+from microbatch.plan.state_checks import check_map_states
 
 WHOLE_RESULT_VERBS = ("sort",)
 """Verbs that look at all rows of a result: right only where every batch gives the whole result."""
@@ -32,6 +33,7 @@ def check_streamable(node: Node, mode: OutputMode) -> None:
         _check_event_time(aggregate, mode)
     for stateful in stateful_nodes(node, mode):
         _check_chain(stateful, mode)
+    check_map_states(node, mode)
     for below in walk(node):
         if isinstance(below, RowWise) and below.verb in WHOLE_RESULT_VERBS:
             _check_whole_result(below, mode)

@@ -10,6 +10,7 @@ from microbatch.plan.nodes import (
     JoinStatic,
     Limit,
     MapBatches,
+    MapState,
     Node,
     RowWise,
     Scan,
@@ -57,6 +58,8 @@ def _line(node: Node) -> str:
             return f"UNIQUE by {list(node.keys)}{', within the watermark' if node.within_watermark else ''}{_kept(node.ttl, ', ')}"
         case Limit():
             return f"LIMIT {node.n}"
+        case MapState():
+            return _map_state(node)
         case Aggregate():
             time = event_time_key(node)
             closes = f"closed when the watermark reaches {time}" if time else _kept(node.ttl) or "never closed: state grows with the keys"
@@ -66,6 +69,12 @@ def _line(node: Node) -> str:
 
 def _kept(ttl: TimeToLive | None, before: str = "") -> str:
     return f"{before}forgotten after {ttl.us / 1e6:g} s of {ttl.clock} time" if ttl else ""
+
+
+def _map_state(node: MapState) -> str:
+    state = ", ".join(f"{name}: {dtype}" for name, dtype in node.state.items())
+    when = f", timeouts by {node.timeout}" if node.timeout else f", timers by {node.timers}" if node.timers else ""
+    return f"MAP_STATE by {list(node.keys)}, {node.label} keeps {state}{when} -> {_columns(node)}"
 
 
 def _columns(node: Node) -> str:

@@ -6,13 +6,15 @@ then later nodes must wait for them. As every step is "so much behind", a whole 
 
 from __future__ import annotations
 
-from microbatch.plan.nodes import Node, WithWatermark, inputs_of
+from microbatch.plan.nodes import MapState, Node, WithWatermark, inputs_of
 
 
 def behind_us(node: Node) -> int | None:
     """Return how far behind the query's watermark the rows are that a node puts out, microseconds; None if they carry none."""
     if isinstance(node, WithWatermark):
         return 0
+    if isinstance(node, MapState):
+        return None
     return input_behind_us(node)
 
 

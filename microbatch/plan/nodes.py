@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import polars as pl
 
+from microbatch.model import OutputMode
+from microbatch.plan.keyed_state import StateFunction, TimeMode
 from microbatch.plan.session import SessionWindow
 from microbatch.plan.ttl import TimeToLive
 from microbatch.plan.window import Window
@@ -136,6 +138,35 @@ class Limit:
     name: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class MapState:
+    """Rows a user's function makes of each batch and of what it keeps per key; ``label`` names the function.
+
+    ``state`` are the variables and ``output`` the columns behind the keys; ``ttl_us`` has the variables that expire. ``timeout`` is the
+    older kind of timers (one a key, cleared by data), ``timers`` the newer (any number); None: no such timers, and never both.
+    ``output_mode`` UPDATE: a later row of a key replaces the earlier; None: as the query has it. ``watermarked``: there is a watermark.
+    """
+
+    input: Node
+    keys: tuple[str, ...]
+    function: StateFunction
+    label: str
+    state: pl.Schema
+    output: pl.Schema
+    ttl_us: Mapping[str, int]
+    timeout: TimeMode | None
+    timers: TimeMode | None
+    output_mode: OutputMode | None
+    initial: pl.DataFrame | None
+    watermarked: bool
+    name: str | None
+
+    @property
+    def time(self) -> TimeMode | None:
+        """By which time its timers fire, None if it has none."""
+        return self.timeout or self.timers
+
+
 Node: TypeAlias = (
     Scan
     | Static
@@ -149,8 +180,9 @@ Node: TypeAlias = (
     | Aggregate
     | Deduplicate
     | Limit
+    | MapState
 )
-StatefulNode: TypeAlias = Aggregate | Deduplicate | Limit
+StatefulNode: TypeAlias = Aggregate | Deduplicate | Limit | MapState
 
 
 def inputs_of(node: Node) -> tuple[Node, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import polars as pl
@@ -18,6 +19,7 @@ from microbatch.plan.nodes import (
     JoinStatic,
     Limit,
     MapBatches,
+    MapState,
     Node,
     RowWise,
     Scan,
@@ -27,8 +29,12 @@ from microbatch.plan.nodes import (
     inputs_of,
 )
 from microbatch.plan.session import assign_session, check_session, merge_sessions
+from microbatch.plan.state_call import run_once
 from microbatch.plan.ttl import EXPIRED
 from microbatch.plan.window import assign_window, check_window
+
+# A function may look at any column, so nothing is pushed below it and its rows are checked against its word.
+_WHOLE: Any = {"predicate_pushdown": False, "projection_pushdown": False, "slice_pushdown": False, "validate_output_schema": True}
 
 SchemaOf = Callable[[Node], pl.Schema]
 
@@ -38,8 +44,8 @@ _NOT_BOUNDED = (
 )
 
 
-def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) -> pl.LazyFrame:
-    """Return ``node`` applied to its inputs, lazily; an Aggregate sees the input as all there will ever be."""
+def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf, now_us: int = 0) -> pl.LazyFrame:
+    """Return ``node`` applied to its inputs, lazily; an Aggregate or MapState sees the input as all there will ever be."""
     match node:
         case Scan():
             return node.source.read_all()
@@ -47,16 +53,9 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) ->
             return node.frame
         case RowWise():
             return cast("pl.LazyFrame", getattr(inputs[0], node.verb)(*node.args, **node.options))
-        case MapBatches():
-            # The function may look at any column, so nothing is pushed below it and its rows are checked against its word.
-            return inputs[0].map_batches(
-                node.function,
-                predicate_pushdown=False,
-                projection_pushdown=False,
-                slice_pushdown=False,
-                validate_output_schema=True,
-                schema=node.schema,
-            )
+        case MapBatches() | MapState():
+            function = node.function if isinstance(node, MapBatches) else partial(run_once, node, now_us)
+            return inputs[0].map_batches(function, schema=schema_of(node), **_WHOLE)
         case WithWatermark():
             return inputs[0]
         case AssignWindow() | AssignSession():
@@ -87,4 +86,4 @@ def _placed(node: AssignWindow | AssignSession, rows: pl.LazyFrame, schema: pl.S
 def run_bounded(node: Node, schema_of: SchemaOf, now_us: int) -> pl.LazyFrame:
     """Return the whole plan over all input there is now, as one plain Polars query."""
     timed = at_time(node, now_us) if isinstance(node, RowWise) and tells_time(node) else node
-    return run_node(timed, [run_bounded(i, schema_of, now_us) for i in inputs_of(node)], schema_of)
+    return run_node(timed, [run_bounded(i, schema_of, now_us) for i in inputs_of(node)], schema_of, now_us)

@@ -18,6 +18,7 @@ from microbatch.plan.nodes import (
     JoinStatic,
     Limit,
     MapBatches,
+    MapState,
     Node,
     RowWise,
     Scan,
@@ -61,6 +62,9 @@ def schema_of(node: Node) -> pl.Schema:
             return pl.Schema({**result, EXPIRED: pl.Boolean()}) if node.ttl is not None and node.ttl.emits else result
         case Deduplicate() | Limit():
             return schema_of(node.input)
+        case MapState():
+            inside = schema_of(node.input)
+            return pl.Schema({**{k: inside[k] for k in node.keys}, **node.output})
         case RowWise() | WithWatermark() | AssignWindow() | AssignSession():
             inputs = [node.input]
         case Union():
@@ -83,8 +87,8 @@ def _verb(node: Node) -> str:
 def event_times(node: Node) -> dict[str, bool]:
     """Return the columns that carry event time; True for the end of a window, False for an instant."""
     match node:
-        case Scan() | Static():
-            return {}
+        case Scan() | Static() | MapState():
+            return {}  # when the rows a function makes took place, only the function knows
         case MapBatches():
             return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keeps}
         case WithWatermark():
@@ -113,7 +117,7 @@ def event_times(node: Node) -> dict[str, bool]:
 def row_keys(node: Node) -> tuple[str, ...]:
     """Return the columns by which a later row replaces an earlier one (the grouping keys), empty if there are none."""
     match node:
-        case Aggregate():
+        case Aggregate() | MapState():
             return node.keys
         case RowWise():
             inside = row_keys(node.input)

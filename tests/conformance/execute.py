@@ -29,6 +29,7 @@ RUNNERS: dict[str, Runner] = {
     "file-log": files.run,
     "file-clean": files.run,
     "delta": delta.run,
+    "timers": rows.run,
 }
 
 CASE_SECONDS = 60

@@ -10,7 +10,6 @@ from tests.conformance.report import NotSupportedError
 REASONS = {
     "kafka": "Kafka source",
     "delta-source": "Delta source",
-    "timers": "per-key machines with timers",
     "jvm-only": "behaviour of Spark's JVM API only",
     "foreach": "a row-by-row writer (open, process, close)",
 }
