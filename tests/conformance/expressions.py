@@ -267,6 +267,7 @@ _OPERATIONS: dict[str, Callable[..., pl.Expr]] = {
     "or": lambda *parts: reduce(lambda a, b: a | b, parts),
     "not": lambda a: ~a,
     "between": lambda a, low, high: (a >= low) & (a <= high),
+    "words": lambda text: text.str.split(" "),
     "array": pl.concat_list,
     "size": lambda a: a.list.len().cast(pl.Int64),
     "sort_array": lambda a: a.list.sort(),

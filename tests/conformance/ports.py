@@ -58,6 +58,8 @@ class FilePort:
         """Return the stream of the folder's files, with the options of now."""
         scan = engine.feature(mb, "scan_files")
         options = file_options(self.format, self.options)
+        if "archive_dir" in options:  # a case cannot know where it runs
+            options["archive_dir"] = str(self.folder.parent / options["archive_dir"])
         known = inspect.signature(connector("source:files")).parameters
         for name in options:
             if name not in known:
@@ -105,8 +107,20 @@ def file_options(file_format: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if ours in _OF_FORMAT:
             of_format[_OF_FORMAT[ours]] = value
         else:
-            options[_OTHERWISE_CALLED.get(ours, ours)] = int(value) if isinstance(value, str) and value.isdigit() else value
+            options[_OTHERWISE_CALLED.get(ours, ours)] = _option_value(value)
     return options | ({"format_options": of_format} if of_format else {})
+
+
+_BYTES = {"b": 1, "k": 1 << 10, "kb": 1 << 10, "m": 1 << 20, "mb": 1 << 20, "g": 1 << 30, "gb": 1 << 30}
+
+
+def _option_value(value: Any) -> Any:
+    """Return a value that Spark takes as text (``"10"``, ``"1k"``, ``"true"``) as the number or flag it means."""
+    text = value.lower() if isinstance(value, str) else ""
+    if text in ("true", "false"):
+        return text == "true"
+    size = re.fullmatch(r"(\d+)(b|kb?|mb?|gb?)?", text)
+    return int(size[1]) * _BYTES.get(size[2], 1) if size else value
 
 
 def snake(name: str) -> str:

@@ -16,6 +16,8 @@ from tests.conformance.expressions import Column, Expression, Scope, WindowColum
 
 _HIDDEN = "__"
 
+TAKES_A_LIST = (["explode"], ["size"], ["sort_array"])
+
 
 @dataclass(slots=True)
 class Switch:
@@ -108,6 +110,9 @@ class Relation:
             return self, expression
         relation, parts = self, []
         for part in expression:
+            if isinstance(part, list) and part[:1] == ["words"] and expression[:1] in TAKES_A_LIST:
+                parts.append(part)  # the list itself; alone, the words are rows
+                continue
             relation, left = relation.lift(part)
             parts.append(left)
         match parts:
@@ -121,9 +126,7 @@ class Relation:
 
     def exploded(self, expression: list[Any]) -> tuple[Relation, str]:
         """Return the relation with a row for each item of a list; rows with an empty list or none drop out, as in SQL."""
-        items = translate(expression[1], self.scope)
-        if expression[0] == "words":
-            items = items.str.split(" ")
+        items = translate(expression if expression[0] == "words" else expression[1], self.scope)
         name = self.name("item")
         listed = self.verb("with_columns", items.alias(name)).verb("filter", pl.col(name).list.len() > 0)
         exploded = listed.verb("explode", name)

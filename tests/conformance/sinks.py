@@ -53,6 +53,7 @@ class ForeachBatchRecorder:
     """A user's function that keeps what it is given, and by the id knows what it has."""
 
     def __init__(self) -> None:
+        self.fails_with: str | None = None
         self._batches: list[Batch] = []
         self._last_id = -1
 
@@ -60,6 +61,8 @@ class ForeachBatchRecorder:
         return engine.feature(frame, "sink_foreach_batch")(self._take, **options)
 
     def _take(self, rows: pl.DataFrame, batch_id: int) -> None:
+        if self.fails_with is not None:
+            raise RuntimeError(self.fails_with)
         if batch_id > self._last_id:
             self._batches.append((batch_id, rows))
             self._last_id = batch_id

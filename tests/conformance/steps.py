@@ -214,6 +214,10 @@ def _expect_batches(script: Script, value: list[list[Row]], step: Step) -> None:
         check_rows(f"expect_batches, batch {number}", expected, got)
 
 
+def _expect_batch_sizes(script: Script, value: list[int], step: Step) -> None:
+    check_equal("expect_batch_sizes", value, [len(batch) for batch in script.new_batches() if batch])
+
+
 def _expect_watermark(script: Script, value: float, step: Step) -> None:
     script.subject.look()
     check_equal("expect_watermark", value * 1_000, engine.next_watermark_ms(script.subject.checkpoint) or 0)
@@ -270,6 +274,7 @@ def _expect_failure(script: Script, value: Any, step: Step) -> None:
     try:
         script.subject.run()
     except (MicrobatchError, pl.exceptions.PolarsError) as error:
+        script.subject.expect_its_failure()
         text = " | ".join(map(str, engine.causes(error)))
         if value is True or value == "either" or re.search(str(value), text, re.IGNORECASE):
             return
@@ -306,6 +311,7 @@ STEPS: dict[str, Do] = {
     "expect_last_ordered": _expect_last_ordered,
     "expect_all": _expect_all,
     "expect_batches": _expect_batches,
+    "expect_batch_sizes": _expect_batch_sizes,
     "expect_watermark": _expect_watermark,
     "expect_state": _expect_state,
     "expect_log": _expect_log,

@@ -75,6 +75,7 @@ class Subject:
         self.handle: Any = None
         self.start_error: Exception | None = None
         self._start_is_due = False
+        self._expected_failure: QueryFailedError | None = None
 
     # -- defining ---------------------------------------------------------------------------------------------------------
 
@@ -231,8 +232,12 @@ class Subject:
     def raise_failure(self) -> None:
         """Raise what stopped the query, if it failed."""
         failure: QueryFailedError | None = None if self.handle is None else self.handle.exception
-        if failure is not None:
+        if failure is not None and failure is not self._expected_failure:
             raise failure
+
+    def expect_its_failure(self) -> None:
+        """Let the failure of now be no news: what lies in the sink can be looked at."""
+        self._expected_failure = None if self.handle is None else self.handle.exception
 
     def _raise_start_error(self) -> None:
         error, self.start_error = self.start_error, None

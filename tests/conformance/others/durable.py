@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ import polars as pl
 from deltalake import DeltaTable
 
 import microbatch as mb
+from microbatch.clock import ManualClock
 from microbatch.errors import MicrobatchError
+from microbatch.protocols import SinkBatch
+from microbatch.registry import connector
 from tests.conformance import engine
 from tests.conformance.compare import Row, check_rows, difference, rows_of
 from tests.conformance.others.memory import PER_SECOND, check_error, check_kinds
 from tests.conformance.others.pipeline import build, explicit_inputs, output_mode
 from tests.conformance.report import MismatchError, NotSupportedError
+from tests.conformance.sinks import outside_context
 
 Step = dict[str, Any]
 
@@ -58,14 +63,13 @@ def run(body: dict[str, Any], folder: Path) -> str:
     return "; ".join(script.remarks)
 
 
-def define(description: dict[str, Any]) -> Any:
+def define(description: dict[str, Any], **options: Any) -> Any:
     """Return the query of a description, which is all a child process gets."""
     folder = Path(description["folder"])
     frames = {name: _scan(folder / "inputs" / name, spec["schema"], description) for name, spec in description["inputs"].items()}
     relation = build(description["pipeline"], description["output"], frames)
-    return engine.feature(relation.frame, "sink_delta")(
-        str(folder / "table"), checkpoint=str(folder / "checkpoint"), mode=output_mode(description["pipeline"], description["output_mode"])
-    )
+    mode = output_mode(description["pipeline"], description["output_mode"])
+    return engine.feature(relation.frame, "sink_delta")(str(folder / "table"), checkpoint=str(folder / "checkpoint"), mode=mode, **options)
 
 
 def _scan(folder: Path, columns: dict[str, str], description: dict[str, Any]) -> Any:
@@ -147,10 +151,13 @@ def _run(script: Script, value: Any, step: Step) -> None:
     if script.crash is not None:
         script.run_to_crash()
         return
-    if value is not True:
+    if value not in (True, "one_batch"):
         msg = f"run {value} of a durable query"
         raise NotSupportedError(msg)
-    error = _run_until_done(script)
+    _check_outcome(script, step, _error_of(_run_one_batch if value == "one_batch" else _run_until_done, script))
+
+
+def _check_outcome(script: Script, step: Step, error: MicrobatchError | None) -> None:
     if "expect_one_of" in step:
         _check_one_of(script, step["expect_one_of"], error)
     elif "expect_error_contains" in step:
@@ -159,12 +166,55 @@ def _run(script: Script, value: Any, step: Step) -> None:
         raise error
 
 
-def _run_until_done(script: Script) -> MicrobatchError | None:
+def _error_of(work: Callable[[Script], None], script: Script) -> MicrobatchError | None:
     try:
-        define(script.description).run()
+        work(script)
     except MicrobatchError as error:
         return error
     return None
+
+
+def _run_until_done(script: Script) -> None:
+    define(script.description).run()
+
+
+def _run_one_batch(script: Script) -> None:
+    with _waiting(script) as handle:
+        if handle.exception is not None:
+            raise handle.exception
+
+
+@contextmanager
+def _waiting(script: Script) -> Iterator[Any]:
+    """Run the query for one batch, and until the end of the block let it wait for its next trigger."""
+    clock = ManualClock()
+    with define(script.description, clock=clock).start(every="1h") as handle:
+        while handle.is_active and not clock.wait_for_sleeper(0.02):
+            pass
+        yield handle
+
+
+def _second_instance(script: Script, value: Any, step: Step) -> None:
+    """Start the query a second time while it runs; without a word in the step it may be refused, the table tells the rest."""
+    with _waiting(script):
+        error = _error_of(_run_until_done, script)
+    if "expect_one_of" in step or "expect_error_contains" in step:
+        _check_outcome(script, step, error)
+    elif error is not None:
+        script.remarks.append(f"a second instance is refused: {error}")
+
+
+def _replay(script: Script, value: int, step: Step) -> None:
+    """Hand a batch the table has to the sink once more, as a run would whose commit entry was lost."""
+    checkpoint, table = script.folder / "checkpoint", str(script.folder / "table")
+    query_id = json.loads((checkpoint / "metadata").read_text())["id"]
+    rows = pl.read_delta(table)
+    mode = output_mode(script.description["pipeline"], script.description["output_mode"])
+    writer = connector("sink:delta")(table).open(outside_context(query_id, mode, rows.schema))
+    try:
+        writer.write(SinkBatch(batch_id=value, rows=rows, info={}))
+    finally:
+        writer.close()
 
 
 def _check_one_of(script: Script, outcomes: list[dict[str, Any]], error: MicrobatchError | None) -> None:
@@ -215,6 +265,8 @@ _STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
     "restart": _restart,
     "option": _option,
     "delete_checkpoint": _delete_checkpoint,
+    "second_instance": _second_instance,
+    "replay_commit_of_batch": _replay,
     "expect_table": _expect_table,
     "never": _never,
 }

@@ -12,6 +12,7 @@ from tests.conformance.compare import Row, check_equal, check_rows, difference, 
 from tests.conformance.others.pipeline import AHEAD_MS, FILLER, build, explicit_inputs, output_mode
 from tests.conformance.ports import MemoryPort
 from tests.conformance.report import MismatchError, NotSupportedError
+from tests.conformance.sinks import ForeachBatchRecorder
 from tests.conformance.subject import Subject
 
 Step = dict[str, Any]
@@ -66,6 +67,8 @@ class Script:
             ports=ports,
             builder=lambda frames: build(body["pipeline"], self.output, frames),
         )
+        if any("sink_fails" in step for step in body["steps"]):
+            self.subject.recorder = ForeachBatchRecorder()
 
     def _columns(self, name: str, spec: dict[str, Any]) -> dict[str, str]:
         return {**spec["schema"], **({FILLER: "bool"} if self.explicit else {})}
@@ -166,7 +169,7 @@ def _watermark(script: Script, value: dict[str, Any], step: Step) -> None:
 
 
 def _run(script: Script, value: Any, step: Step) -> None:
-    if value is not True:
+    if value not in (True, "one_batch"):  # without read limits all that waits is one batch
         msg = f"run {value}"
         raise NotSupportedError(msg)
     texts = step.get("expect_error_contains")
@@ -176,6 +179,7 @@ def _run(script: Script, value: Any, step: Step) -> None:
     try:
         script.subject.run()
     except MicrobatchError as error:
+        script.subject.expect_its_failure()
         check_error(texts, error)
         return
     msg = f"run: expected an error with {texts}, it succeeded"
@@ -194,6 +198,12 @@ def check_error(texts: list[str] | str, error: BaseException) -> None:
 def _restart(script: Script, value: Any, step: Step) -> None:
     script.subject.stop()
     script.subject.start()
+
+
+def _sink_fails(script: Script, value: str | None, step: Step) -> None:
+    recorder = script.subject.recorder
+    assert isinstance(recorder, ForeachBatchRecorder)
+    recorder.fails_with = value
 
 
 def _clock(script: Script, value: int, step: Step) -> None:
@@ -243,6 +253,7 @@ _STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
     "watermark": _watermark,
     "run": _run,
     "restart": _restart,
+    "sink_fails": _sink_fails,
     "clock": _clock,
     "expect_new": _expect_new,
     "expect_total": _expect_new,

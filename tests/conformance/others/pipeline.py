@@ -196,7 +196,7 @@ _AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "last": lambda v: v.last(),
     "list": lambda v: v.implode(),
     "list_sorted": lambda v: v.implode(),
-    "count_distinct": lambda v: v.n_unique(),
+    "count_distinct": lambda v: v.drop_nulls().n_unique(),
 }
 
 

@@ -15,7 +15,7 @@ from tests.conformance.sinks import Batch
 from tests.conformance.steps import Do, Script, Step
 from tests.conformance.subject import Subject
 
-_FORMAT = "ndjson"
+_FORMAT = "parquet"
 
 
 class FileRecorder:
