@@ -1,7 +1,8 @@
-"""Named points at which a test may kill the process; in production each costs one comparison with None.
+"""Named points at which a test may kill or halt the process; in production each costs one comparison with None.
 
 ``MICROBATCH_FAULT="sink_written:3"`` kills this process with SIGKILL when the point ``sink_written`` is passed for the third
-time. The names, in the order a batch passes them, are ``FAULT_POINTS``; a new step in a batch adds a name.
+time; ``"sink_written:3:SIGSTOP"`` halts it there until it is sent SIGCONT. The names, in the order a batch passes them, are
+``FAULT_POINTS``; a new step in a batch adds a name.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def fault_point(name: str) -> None:
     """Do nothing, or kill the process if this pass of ``name`` is the one asked for."""
     if _armed is None:
         return
-    wanted, _, nth = _armed.partition(":")
+    wanted, _, rest = _armed.partition(":")
+    nth, _, sent = rest.partition(":")
     if wanted != name:
         return
     _passed[name] = _passed.get(name, 0) + 1
     if _passed[name] == int(nth or 1):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[sent or "SIGKILL"])
