@@ -43,10 +43,15 @@ class Sessions:
         """Return for each session the row it begins with, in time."""
         return self.order[self.begins]
 
+    @property
+    def sizes(self) -> Index:
+        """How many rows each has."""
+        return np.diff(self.begins, append=self.order.size)
+
     def of_rows(self) -> Index:
         """Return the session of each row."""
         numbers = np.empty(self.order.size, dtype=np.int64)
-        numbers[self.order] = np.repeat(np.arange(self.count), np.diff(self.begins, append=self.order.size))
+        numbers[self.order] = np.repeat(np.arange(self.count), self.sizes)
         return numbers
 
     def lowest(self, values: Index) -> Index:
@@ -100,7 +105,7 @@ def hashed(keys: pl.DataFrame) -> pl.Series:
 
 def _sorted(first: pl.Series, second: Index) -> Index:
     columns = pl.DataFrame({"first": first, "second": second})
-    return columns.select(pl.arg_sort_by("first", "second", maintain_order=True)).to_series().to_numpy().astype(np.int64)
+    return columns.select(pl.arg_sort_by("first", "second")).to_series().to_numpy().astype(np.int64)
 
 
 def _equal(keys: pl.DataFrame, left: Index, right: Index) -> bool:

@@ -42,24 +42,35 @@ class Pieces:
         """Return the pieces of a batch, one a session, from its rows in the order they arrived."""
         sessions = self.sessions(rows)
         numbered = rows.with_columns(pl.Series(_SESSION, sessions.of_rows()))
-        partials = self._in_order(self.split.reduce(numbered.lazy(), [_SESSION]))
+        partials = _in_order(self.split.checked(self.split.reduce(numbered.lazy(), [_SESSION]).collect()), sessions.count)
         arrival = np.arange(rows.height) + batch_id * _ROWS_A_BATCH
         return self._pieces(rows, sessions, arrival, arrival, partials)
 
     def merged(self, pieces: pl.DataFrame, sessions: Sessions) -> pl.DataFrame:
         """Return one piece a session, in their order."""
-        since, until = pieces[SINCE].to_numpy(), pieces[UNTIL].to_numpy()
         if sessions.count == pieces.height:
             return pieces[sessions.order]
-        numbered = pieces.select(*self.split.state_schema, pl.Series(_SESSION, sessions.of_rows()))
-        partials = self._in_order(self.split.merge(numbered[np.argsort(since)].lazy(), [_SESSION]))
-        if newest := [p.name for p in self.split.parts if p.newest]:
-            by_last = self._in_order(self.split.merge(numbered[np.argsort(until)].lazy(), [_SESSION]))
-            partials = partials.with_columns(by_last.select(newest))
-        return self._pieces(pieces, sessions, since, until, partials)
+        since, until = pieces[SINCE].to_numpy(), pieces[UNTIL].to_numpy()
+        partials = pieces.select(self.split.state_schema.names())
+        return self._pieces(pieces, sessions, since, until, self._merged_partials(partials, sessions, since, until))
 
-    def _in_order(self, partials: pl.LazyFrame) -> pl.DataFrame:
-        return self.split.checked(partials.collect()).sort(_SESSION).drop(_SESSION)
+    def _merged_partials(self, partials: pl.DataFrame, sessions: Sessions, since: Index, until: Index) -> pl.DataFrame:
+        """Return the partial aggregates of each session; of a session that is one piece they are those of the piece."""
+        several = sessions.sizes > 1
+        number = np.full(sessions.count, -1, dtype=np.int64)
+        number[several] = np.arange(np.count_nonzero(several))
+        of_rows = number[sessions.of_rows()]
+        rows = np.flatnonzero(of_rows >= 0)
+
+        def merged(arrival: Index) -> pl.DataFrame:
+            at = rows[np.argsort(arrival[rows])]
+            pieces = partials[at].with_columns(pl.Series(_SESSION, of_rows[at]))
+            return _in_order(self.split.checked(self.split.merge(pieces.lazy(), [_SESSION]).collect()), int(number.max()) + 1)
+
+        made = merged(since)
+        if newest := [p.name for p in self.split.parts if p.newest]:
+            made = made.with_columns(merged(until).select(newest))
+        return pl.concat([partials, made])[np.where(several, partials.height + number, sessions.first_rows)]
 
     def _pieces(self, rows: pl.DataFrame, sessions: Sessions, since: Index, until: Index, partials: pl.DataFrame) -> pl.DataFrame:
         start, end = self.bounds
@@ -67,3 +78,10 @@ class Pieces:
         arrived = pl.DataFrame({SINCE: sessions.lowest(since), UNTIL: sessions.highest(until)})
         keys = rows.select(self.keys)[sessions.first_rows]
         return pl.concat([keys, bounds, arrived, partials], how="horizontal")
+
+
+def _in_order(partials: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Return the rows, one for each of the numbers below ``count``, by number."""
+    place = np.empty(count, dtype=np.int64)
+    place[partials[_SESSION].to_numpy()] = np.arange(count)
+    return partials.drop(_SESSION)[place]

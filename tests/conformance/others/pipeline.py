@@ -129,12 +129,15 @@ def _window_agg(stream: Stream, op: Op) -> Stream:
     if op.get("emit") == "update" and op.get("accumulation") == "discarding":
         msg = "discarding accumulation"
         raise NotSupportedError(msg)
-    by = tuple(op["by"])
+    by = tuple({"start": START, "end": END}.get(name, name) for name in op["by"])
+    if taken := {START, END} & set(by):
+        msg = f"a window by the {taken.pop()} of another one"
+        raise NotSupportedError(msg)
     grouped = stream.frame.group_by(_window(op["window"], _time_column(stream)), *by, *_mark(stream))
     return replace(stream, frame=_aggregated(grouped, op["aggs"]), keys=(*by, START, END))
 
 
-def _window(window: Op, time: str) -> Any:
+def _window(window: Op, time: str | pl.Expr) -> Any:
     kind = window["kind"]
     if kind in ("tumbling", "hopping"):
         slide = window.get("slide_ms") or window["size_ms"]
@@ -148,9 +151,11 @@ def _window(window: Op, time: str) -> Any:
     raise NotSupportedError(msg)
 
 
-def _time_column(stream: Stream) -> str:
-    """Return the column that has the watermark; the cases call it ``ts``, whatever it is called it is the only time."""
+def _time_column(stream: Stream) -> str | pl.Expr:
+    """Return the column that has the watermark: the cases call it ``ts``; a window's row has the last moment of the window as its time."""
     schema = stream.frame.collect_schema()
+    if END in schema:
+        return engine.feature(mb, "window_time")(END)  # type: ignore[no-any-return]
     times = [name for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)]
     return "ts" if "ts" in times else times[0]
 
