@@ -15,6 +15,7 @@ from microbatch.operators.base import Batch, Operator, StatefulOperator
 from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
 from microbatch.operators.limit import LIMIT_TABLE, LimitOperator, limit_fingerprint
 from microbatch.operators.map_state import MapStateOperator, map_state_fingerprint, state_tables
+from microbatch.operators.panes import panes_of
 from microbatch.operators.session import SessionOperator, session_fingerprint
 from microbatch.operators.session_state import OpenSessions, session_table, session_timers_table
 from microbatch.operators.stateless import ReadSource, Stateless, Timed
@@ -25,7 +26,20 @@ from microbatch.plan.batch_time import tells_time
 from microbatch.plan.checks import stateful_nodes
 from microbatch.plan.marks import input_behind_us
 from microbatch.plan.names import checked_name
-from microbatch.plan.nodes import Aggregate, Deduplicate, Limit, MapState, Node, RowWise, Scan, StatefulNode, WithWatermark, inputs_of, walk
+from microbatch.plan.nodes import (
+    Aggregate,
+    Deduplicate,
+    Limit,
+    MapState,
+    Node,
+    RowWise,
+    Scan,
+    StatefulNode,
+    WithWatermark,
+    inputs_of,
+    is_streaming,
+    walk,
+)
 from microbatch.plan.schema import schema_of
 from microbatch.plan.ttl import TimeToLive
 from microbatch.protocols import StateTable, TableSpec
@@ -73,7 +87,7 @@ def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalP
             operator = ReadSource(source=at.source)
         else:
             operator = watermarks.get(id(at)) or stateful.get(id(at)) or _stateless(at)
-        return Step(operator=operator, inputs=tuple(step(i) for i in inputs_of(at)), behind_us=input_behind_us(at))
+        return Step(operator=operator, inputs=tuple(step(i) for i in _read(at)), behind_us=input_behind_us(at))
 
     return PhysicalPlan(
         root=step(node),
@@ -167,6 +181,12 @@ def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenT
         case MapState():
             opened = {kind: open_table(name if kind == "state" else f"{name}/{kind}", spec) for kind, spec in state_tables(node).items()}
             return MapStateOperator(name, node, opened)
+
+
+def _read(node: Node) -> tuple[Node, ...]:
+    """Return the nodes an operator reads: those the user wrote, or panes where windows can be put together from them."""
+    panes = panes_of(node, _split(node)) if isinstance(node, Aggregate) and is_streaming(node) else None
+    return inputs_of(node) if panes is None else (panes.node,)
 
 
 def _split(node: Aggregate) -> SplitAggregate:

@@ -16,6 +16,7 @@ from microbatch.clock import stopwatch_us
 from microbatch.model import Json, Marks, OutputMode
 from microbatch.operators.base import Batch, OperatorProgress, engine_for
 from microbatch.operators.late import late
+from microbatch.operators.panes import panes_of
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
 from microbatch.plan.partials import OLD
@@ -70,6 +71,7 @@ class AggregateOperator:
         self._mode = mode
         self._table = table
         self._time_key = event_time_key(node)
+        self._panes = panes_of(node, split)
         schema = schema_of(node.input)
         self._stored = stored_schema(node, split)
         textual = [k for k in self._keys if stored_type(schema[k]) != schema[k]]
@@ -102,8 +104,11 @@ class AggregateOperator:
         self._late_rows = 0
         mark = batch.marks.late_us
         if mark is None or self._time_key is None or self._mode is OutputMode.COMPLETE:
-            return batch.collect(self._split.reduce(rows, self._keys))
+            reduced = batch.collect(self._split.reduce(rows, self._keys))
+            return self._panes.windows(self._split.checked(reduced)) if self._panes else reduced
         reduced = batch.collect(self._split.reduce(rows, self._keys, pl.len().alias(_ROWS)))
+        if self._panes:
+            reduced = self._panes.windows(self._split.checked(reduced), pl.col(_ROWS).sum())
         is_late = late(self._time_key, self._stored, mark)
         self._late_rows = int(reduced.select(pl.col(_ROWS).filter(is_late).sum()).item())
         return (reduced.filter(~is_late) if self._late_rows else reduced).drop(_ROWS)

@@ -60,6 +60,7 @@ def value_by(kind: str) -> Callable[[Asked], Split]:
             reduce=first_at(kind, a.rows, a.by),
             merge=lambda v: first_at(kind, v, key.value),
             pair=lambda old, new: pl.when(_beats(kind, older_key, key.value, a.by_dtype)).then(new).otherwise(old),
+            by_arrival=True,
         )
         return Split(parts=(value, key), finish=value.value)
 
@@ -84,6 +85,7 @@ def edge(kind: str) -> Callable[[Asked], Split]:
             merge=lambda v: getattr(v.filter(n.value > 0), kind)(),
             pair=pair,
             newest=kind == "last",
+            by_arrival=True,
         )
         return Split(parts=(part, n), finish=part.value)
 
@@ -102,6 +104,7 @@ def edge_non_null(kind: str) -> Callable[[Asked], Split]:
             merge=lambda v: getattr(v, kind)(ignore_nulls=True),
             pair=lambda old, new: pl.coalesce(old, new) if kind == "first" else pl.coalesce(new, old),
             newest=kind == "last",
+            by_arrival=True,
         )
         return Split(parts=(part,), finish=part.value)
 
@@ -125,6 +128,7 @@ def _listed(a: Asked, name: str, reduce: pl.Expr, unique: Callable[[pl.Expr], pl
         reduce=unique(reduce).implode(),
         merge=lambda v: unique(v.drop_nulls().explode(empty_as_null=False)).implode(),
         pair=both,
+        by_arrival=name.startswith("list"),
     )
 
 

@@ -48,9 +48,9 @@ class SplitAggregate:
         """
         return _grouped(rows, keys, [*(p.reduce.alias(p.name) for p in self.parts), *more])
 
-    def merge(self, partials: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    def merge(self, partials: pl.LazyFrame, keys: Sequence[str], *more: pl.Expr) -> pl.LazyFrame:
         """Return one row per group from several, those of older batches standing first; the result is in any order."""
-        return _grouped(partials, keys, [p.merge.alias(p.name) for p in self.parts])
+        return _grouped(partials, keys, [*(p.merge.alias(p.name) for p in self.parts), *more])
 
     def combine(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Return keys and partial aggregates, row by row.

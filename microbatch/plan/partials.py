@@ -28,7 +28,7 @@ class Part:
 
     ``reduce``, ``merge`` and ``pair`` may give more than ``fits`` can hold: Int128 for Int64, or null for a Decimal past 38 digits.
     ``of`` is the aggregate as the user wrote it. ``newest``: pieces that are not one wholly older than the other stand by their last rows,
-    else by their first ones.
+    else by their first ones. ``by_arrival``: the value depends on the order of the rows.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Part:
     fits: pl.DataType | None
     value: pl.Expr
     newest: bool = False
+    by_arrival: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,6 +86,7 @@ def make_part(
     pair: Callable[[pl.Expr, pl.Expr], pl.Expr],
     fits: pl.DataType | None = None,
     newest: bool = False,
+    by_arrival: bool = False,
 ) -> Part:
     """Return a part with values of ``dtype``: ``merge`` is told of the column, ``pair`` of the older and the newer one."""
     stored = kept(dtype, name)
@@ -106,6 +108,7 @@ def make_part(
         fits=fits,
         value=newer,
         newest=newest,
+        by_arrival=by_arrival,
     )
 
 
