@@ -21,7 +21,8 @@ from microbatch.sources.file_formats import (
     unknown_name,
 )
 from microbatch.sources.file_listing import Listing, Pattern, parse_patterns
-from microbatch.sources.file_rows import RESCUED, Reading, fetch, must_fetch, partition_values
+from microbatch.sources.file_partitions import partition_dtype, partition_values
+from microbatch.sources.file_rows import RESCUED, Reading, fetch, must_fetch
 
 _MALFORMED = ("fail", "drop", "rescue")
 _CLEAN_SOURCE = ("off", "archive", "delete")
@@ -216,12 +217,6 @@ def infer_file_schema(options: FileOptions) -> pl.Schema:
     except (pl.exceptions.PolarsError, OSError) as error:
         msg = f"{path}: its columns cannot be inferred: {error}; pass schema={{column: dtype}}, or correct format="
         raise SourceError(msg) from error
-    from_path = {name: _inferred_dtype(text) for name, text in partition_values(path, options.hive_bases).items()}
+    from_path = {name: partition_dtype(text) for name, text in partition_values(path, options.hive_bases).items()}
     columns = {name: pl.String() if dtype == pl.Null else dtype for name, dtype in found.items()} | from_path
     return _declared(columns, {options.include_file_path, RESCUED if options.malformed == "rescue" else None})
-
-
-def _inferred_dtype(text: str | None) -> pl.DataType:
-    value = pl.Series([text], dtype=pl.String)
-    kinds: tuple[pl.DataType, ...] = (pl.Int64(), pl.Date())
-    return next((kind for kind in kinds if value.is_not_null().any() and value.cast(kind, strict=False).is_not_null().all()), pl.String())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -17,14 +15,13 @@ from polars.io.plugins import register_io_source
 from microbatch.errors import SourceError
 from microbatch.sources.file_formats import Data, check_dtypes, common_format, footer, has_footer, mismatch, scan
 from microbatch.sources.file_listing import open_file_system, scheme_of
+from microbatch.sources.file_partitions import partition_literal, partition_values
 from microbatch.sources.rescue import Judged, UnreadableFileError, judge, may_lack_fields, unread_file
 
 RESCUED = "_rescued"
 RESCUED_DTYPE = pl.Struct({"file": pl.String, "reason": pl.String, "raw": pl.String})
 
 _CHUNK_BYTES = 256 << 20  # of a guarded scan, read and judged at once: many small files cost one scan, large ones bounded memory
-_PARTITION = re.compile(r"([^/=]+)=([^/]*)/")
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _WAYS_OUT = 'repair the file, or let malformed="drop" count such rows or malformed="rescue" keep them'
 
 
@@ -87,20 +84,6 @@ def read_files(paths: Sequence[str], reading: Reading, malformed: Malformed) -> 
     if has_footer(file_format) and reading.malformed == "fail" and all(scheme_of(path) == "file" for path in paths):
         return reader.direct(paths)
     return reader.guarded(paths)
-
-
-def partition_values(path: str, bases: Sequence[str]) -> dict[str, str | None]:
-    """Return the columns the ``key=value`` folders below the longest of ``bases`` give to a file, as text, None for null.
-
-    Examples
-    --------
-    >>> partition_values("/in/day=2024-01-02/shop=a%20b/x=1.csv", ["/in"])
-    {'day': '2024-01-02', 'shop': 'a b'}
-    """
-    base = max((base for base in bases if path.startswith(f"{base.rstrip('/')}/")), key=len, default=None)
-    if base is None:
-        return {}
-    return {unquote(key): None if value == _NO_VALUE else unquote(value) for key, value in _PARTITION.findall(path[len(base) :])}
 
 
 class _Reader:
@@ -177,7 +160,7 @@ class _Reader:
     def _completed(self, rows: pl.LazyFrame, chunk: _Chunk, *, judged: bool = False) -> pl.LazyFrame:
         """Return rows with the columns that come from the path, and nothing rescued unless they are ``judged``."""
         reading, path = self._reading, chunk.paths[0]
-        added = [_literal(path, name, text, reading.schema[name]) for name, text in chunk.from_path.items()]
+        added = [partition_literal(path, name, text, reading.schema[name]) for name, text in chunk.from_path.items()]
         if reading.include_file_path is not None and (chunk.in_memory or judged):
             added.append(pl.lit(path).alias(reading.include_file_path))
         if reading.malformed == "rescue" and not judged:
@@ -277,16 +260,6 @@ def fetch(path: str, storage_options: Mapping[str, object]) -> bytes:
         msg = f"{path} cannot be fetched: {error}; look at its store, then start again"
         raise SourceError(msg, retryable=True) from error
     return content
-
-
-def _literal(path: str, name: str, text: str | None, dtype: pl.DataType) -> pl.Expr:
-    """Return the value a path gives to a column."""
-    try:
-        value = pl.Series([text], dtype=pl.String).cast(dtype)
-    except pl.exceptions.PolarsError as error:
-        msg = f"{path}: its path gives column {name!r} the value {text!r}, which is no {dtype}; rename the folder, or declare String"
-        raise SourceError(msg) from error
-    return pl.lit(value).first().alias(name)
 
 
 def _malformed(path: str, bad: pl.DataFrame) -> SourceError:
