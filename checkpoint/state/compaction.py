@@ -36,6 +36,9 @@ class Thresholds:
         Runs in memory go to a file when they are larger, or last through more deltas: a restart reads these.
     part_rows
         Rows of a part, about; merging takes some five times their memory.
+    memory_bytes
+        Run files larger than this together are taken to lie on the disk, and searched with as few pages as can be; None: half of the memory
+        there is.
     """
 
     tier: int = 4
@@ -45,6 +48,7 @@ class Thresholds:
     flush_bytes: int = 64 << 20
     flush_deltas: int = 50
     part_rows: int = 4 << 20
+    memory_bytes: int | None = None
 
     def to_merge(self, runs: Sequence[Run]) -> list[Run]:
         """Return the newest runs that should become one now, empty if none should; of a run all parts or none."""

@@ -101,11 +101,19 @@ def search(run: Run, times: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64
     # Only times that are there: ranges are told apart by where they begin, and a time that is not there has no range.
     known = np.flatnonzero(run_times[segment] == times)
     low, high = starts[segment[known]], starts[segment[known] + 1]
-    row = _search_ranges(run.hashes, hashes[known], low, high)
+    row = _first_rows(run, hashes[known], low, high)
     ok = (row < high) & (row >= run.first)
     ok[ok] = run.hashes[row[ok]] == hashes[known[ok]]
     found[known[ok]] = row[ok]
     return found
+
+
+def _first_rows(run: Run, wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
+    if run.fence is None or run.segments[0].size > 1 or not run.fence.suits(wanted.size):
+        return _search_ranges(run.hashes, wanted, low, high)
+    low, high = run.fence.pages_of(wanted, run.frame.height)
+    run.fence.fetch_ahead(run.hashes, np.concatenate((low, high - 1)))
+    return _bisected(run.hashes, wanted, low, high)
 
 
 def _search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
@@ -120,6 +128,10 @@ def _search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64
             begin, end = bounds[k], bounds[k + 1]
             row[begin:end] = low[begin] + np.searchsorted(column[low[begin] : high[begin]], wanted[begin:end])
         return row
+    return _bisected(column, wanted, low, high)
+
+
+def _bisected(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
     low, high = low.copy(), high.copy()
     for _ in range(int((high - low).max(initial=0)).bit_length()):
         middle = (low + high) >> 1
@@ -144,7 +156,7 @@ def same_keys(run: Run, wanted: pl.DataFrame, at: Index, rows: Index, keys: Sequ
     equal = np.ones(at.size, dtype=bool)
     for key in keys:
         if wanted.schema[key].is_integer() and not run.frame[key].null_count() and not wanted[key].null_count():
-            equal &= run.column(key)[0][rows] == wanted[key].to_numpy()[at]
+            equal &= _ahead(run, run.column(key)[0], rows)[rows] == wanted[key].to_numpy()[at]
         else:
             equal &= run.frame[key].gather(rows).eq_missing(wanted[key].gather(at)).to_numpy()
     return equal
@@ -196,10 +208,17 @@ def _fetch_fixed(
         at = np.flatnonzero(where.run_of == j)
         column, there = runs[j].column(name)
         values = np.zeros(found.size, dtype=column.dtype) if values is None else values
-        values[at] = column[where.row_of[at]]
+        values[at] = _ahead(runs[j], column, where.row_of[at])[where.row_of[at]]
         if there is not None:
             valid[at] = there[where.row_of[at]]
     return np.zeros(found.size, dtype=np.int64) if values is None else values, valid
+
+
+def _ahead(run: Run, column: npt.NDArray[np.generic], rows: Index) -> npt.NDArray[np.generic]:
+    """Return the column, its pages with these rows asked for if the run lies on the disk."""
+    if run.fence is not None and run.fence.suits(rows.size):
+        run.fence.fetch_ahead(column, rows)
+    return column
 
 
 def _fetch_others(runs: Sequence[Run], where: Located, names: list[str], columns: pl.Schema) -> pl.DataFrame:

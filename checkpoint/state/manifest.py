@@ -79,8 +79,8 @@ def with_columns_of(run: Run, spec: TableSpec) -> Run:
     return replace(run, frame=run.frame.with_columns(new).select(asked))
 
 
-def runs_of(root: Path, entry: dict[str, Any], *, verify: bool = False) -> list[Run]:
-    """Return the runs of a table, newest first: deltas read and verified, files mapped (``verify``: as for ``map_run``).
+def runs_of(root: Path, entry: dict[str, Any], *, verify: bool = False, cold: bool = False) -> list[Run]:
+    """Return the runs of a table, newest first: deltas read and verified, files mapped (``verify``, ``cold``: as for ``map_run``).
 
     Raises CheckpointCorruptError.
     """
@@ -88,7 +88,7 @@ def runs_of(root: Path, entry: dict[str, Any], *, verify: bool = False) -> list[
     files = [FileRef(**run) for run in entry["runs"]]
     return [
         *(Run(frame=read_stream(root, ref), deltas=(ref,)) for ref in reversed(deltas)),
-        *(map_run(root, ref, verify=verify) for ref in files),
+        *(map_run(root, ref, verify=verify, cold=cold) for ref in files),
     ]
 
 
@@ -97,3 +97,8 @@ def files_in(footer: Footer) -> Iterable[str]:
     for entry in footer["tables"].values():
         yield from (run["file"] for run in entry["runs"])
         yield from (delta["file"] for delta in entry["deltas"])
+
+
+def bytes_in(footer: Footer) -> int:
+    """Return the size of all run files a version is made of."""
+    return sum(run["bytes"] for entry in footer["tables"].values() for run in entry["runs"])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from microbatch.checkpoint.state.delta_file import read_footer
+from microbatch.checkpoint.state.fence import remove_fence
 from microbatch.checkpoint.state.manifest import files_in
 from microbatch.errors import CheckpointCorruptError
 
@@ -61,3 +62,4 @@ class Retention:
         for path in there:
             if path.relative_to(self._root).as_posix() not in needed:
                 path.unlink(missing_ok=True)
+                remove_fence(path)

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from microbatch.checkpoint.atomic import error_names, make_folder, sync_folder
+from microbatch.checkpoint.state.fence import Fence, open_fence
 from microbatch.checkpoint.state.hashing import HASH, TIME, directory, hash_order, order_columns
 from microbatch.errors import CheckpointCorruptError
 from microbatch.protocols import TableSpec
@@ -62,6 +63,7 @@ class Run:
     deltas: tuple[DeltaRef, ...] = ()
     uid: int = field(default_factory=lambda: next(_uids))
     views: dict[str, Column] = field(default_factory=dict)
+    fence: Fence | None = None
 
     @property
     def group(self) -> str | int:
@@ -188,11 +190,11 @@ def size_and_crc(path: Path) -> tuple[int, int]:
     return n_bytes, crc
 
 
-def map_run(root: Path, ref: FileRef, *, verify: bool = False) -> Run:
+def map_run(root: Path, ref: FileRef, *, verify: bool = False, cold: bool = False) -> Run:
     """Return a run over the mapped file, which outlives the file's name: Polars' own readers copy, so the map is ours.
 
     A small file is read once for its checksum, a large one only if ``verify`` asks for it: a restart shall not wait for gigabytes.
-    Raises CheckpointCorruptError, naming the file.
+    ``cold``: it will not stay in memory, so it is searched by its fence. Raises CheckpointCorruptError, naming the file.
     """
     path = root / ref.file
     try:
@@ -209,7 +211,8 @@ def map_run(root: Path, ref: FileRef, *, verify: bool = False) -> Run:
         raise damaged(path, f"it is no run ({cause})") from cause
     frame = pl.from_arrow(table, rechunk=False)
     assert isinstance(frame, pl.DataFrame)
-    return Run(frame=frame, file=ref)
+    by_fence = cold and HASH in frame.columns and frame.height > 0
+    return Run(frame=frame, file=ref, fence=open_fence(path, ref.crc, frame[HASH].to_numpy(), mapped) if by_fence else None)
 
 
 def damaged(path: Path, what: str) -> CheckpointCorruptError:

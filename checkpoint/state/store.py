@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -15,8 +16,9 @@ import polars as pl
 from microbatch.checkpoint.atomic import LocalFolder
 from microbatch.checkpoint.state.compaction import Thresholds, merged_parts, split_by_place
 from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, read_version, write_delta
+from microbatch.checkpoint.state.fence import available_bytes
 from microbatch.checkpoint.state.hashing import hash_order
-from microbatch.checkpoint.state.manifest import check_entry, files_in, folder_of, runs_of, table_entry, with_columns_of
+from microbatch.checkpoint.state.manifest import bytes_in, check_entry, files_in, folder_of, runs_of, table_entry, with_columns_of
 from microbatch.checkpoint.state.retention import Retention
 from microbatch.checkpoint.state.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
 from microbatch.checkpoint.state.table import Table, without
@@ -111,7 +113,7 @@ class StateStore:
         entry = self._footer["tables"].get(name) if self._footer else None
         if entry is not None:
             check_entry(table, entry)
-            runs = [self._ordered(with_columns_of(run, spec), table) for run in runs_of(self._root, entry)]
+            runs = [self._ordered(with_columns_of(run, spec), table) for run in runs_of(self._root, entry, cold=self._is_cold())]
             table.keys, table.evicted_to = entry["rows"], entry["evicted_to"]
             table.runs = without(runs, table.evicted_to)
         self._tables[name] = table
@@ -127,7 +129,16 @@ class StateStore:
             return replace(run, frame=frame, views={})
         name = self._new_file(table)
         self._retention.protect(name)
-        return map_run(self._root, write_run(self._root / name, name, frame))
+        return map_run(self._root, write_run(self._root / name, name, frame), cold=self._is_cold())
+
+    def _is_cold(self) -> bool:
+        """Return True if the run files are more than memory will hold."""
+        limit = self._thresholds.memory_bytes
+        if limit is None:
+            available = available_bytes()
+            limit = available // 2 if available is not None else sys.maxsize
+        stored = bytes_in(self._footer) if self._footer else 0
+        return max(stored, sum(run.file.bytes for table in self._tables.values() for run in table.runs if run.file)) > limit
 
     def commit(self, version: int, attempt: str) -> PendingDelta:
         """Begin to write what the batch changed as ``version``, and return at once; ``attempt`` is 8 hex digits.
@@ -196,11 +207,11 @@ class StateStore:
         return f"{folder_of(table.name)}/{self.version:020}-{new_uuid()[:8]}.arrow"
 
     def _merged_in_files(self, runs: Sequence[Run], spec: TableSpec, has_oldest: bool, name: str) -> list[Run]:
-        parts = list[Run]()
+        parts, cold = list[Run](), self._is_cold()
         for k, rows in enumerate(merged_parts(runs, spec, self._thresholds.part_rows, has_oldest)):
             part = name if k == 0 else name.replace(".arrow", f".{k}.arrow")
             self._retention.protect(part)
-            parts.append(map_run(self._root, write_run(self._root / part, part, rows)))
+            parts.append(map_run(self._root, write_run(self._root / part, part, rows), cold=cold))
         return parts
 
     def _finish_merges(self) -> None:

@@ -106,7 +106,8 @@ SPECS = {"keyed": KEYED, "timed": TIMED, "log": LOG}
 class History:
     """A store and its models, taken through random steps; ``committed`` holds each version's delta and models."""
 
-    def __init__(self, root: Path, rng: random.Random, *, retain_versions: int = 1_000) -> None:
+    def __init__(self, root: Path, rng: random.Random, *, retain_versions: int = 1_000, thresholds: Thresholds = EAGER) -> None:
+        self._thresholds = thresholds
         self.rng = rng
         self.models = {name: Model(spec) for name, spec in SPECS.items()}
         self.committed: dict[int, tuple[str, dict[str, Model]]] = {}
@@ -120,7 +121,9 @@ class History:
     def open(self, version: int) -> None:
         """Open the store anew at a version."""
         name, models = self.committed.get(version, (None, {n: Model(s) for n, s in SPECS.items()}))
-        self.store = StateStore.open(self._folder, version=version, delta_name=name, retain_versions=self._retain, thresholds=EAGER)
+        self.store = StateStore.open(
+            self._folder, version=version, delta_name=name, retain_versions=self._retain, thresholds=self._thresholds
+        )
         self.tables: dict[str, Table] = {n: self.store.table(n, spec) for n, spec in SPECS.items()}
         self.models = {n: m.copy() for n, m in models.items()}
         self.version, self.mark = version, self._marks[version]
