@@ -17,6 +17,7 @@ FAULT_POINTS = (
     "state_written",  # state delta N+1 is durable
     "sink_files_written",  # data of the batch lies in the sink, its commit does not
     "sink_written",  # the sink has the batch
+    "late_rows_written",  # so has the table of late rows, if the query keeps one
     "batch_committed",  # commit log entry N is durable
 )
 

@@ -49,16 +49,17 @@ OpenTable = Callable[[str, TableSpec], StateTable]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """An operator, the steps it reads, and how far the event time it sees is behind the query's watermark."""
+    """An operator, its name if it has state, the steps it reads, and how far the event time it sees is behind the query's watermark."""
 
     operator: Operator
+    operator_id: str
     inputs: tuple[Step, ...]
     behind_us: int | None
 
     def run(self, batch: Batch) -> pl.LazyFrame:
         """Return the rows of the batch at this step, inputs first."""
         inputs = [step.run(batch) for step in self.inputs]
-        return self.operator.run(inputs, batch.behind(self.behind_us))
+        return self.operator.run(inputs, batch.behind(self.behind_us).named(self.operator_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,8 @@ def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalP
             operator = ReadSource(source=at.source)
         else:
             operator = watermarks.get(id(at)) or stateful.get(id(at)) or _stateless(at)
-        return Step(operator=operator, inputs=tuple(step(i) for i in _read(at)), behind_us=input_behind_us(at))
+        inputs = tuple(step(i) for i in _read(at))
+        return Step(operator=operator, operator_id=names.get(id(at), ""), inputs=inputs, behind_us=input_behind_us(at))
 
     return PhysicalPlan(
         root=step(node),

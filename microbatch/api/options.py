@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar
 from microbatch.clock import SystemClock
 from microbatch.errors import PlanError
 from microbatch.model import OutputMode
-from microbatch.protocols import Clock
+from microbatch.protocols import Clock, Sink
 
 T = TypeVar("T")
 
@@ -37,6 +37,11 @@ class QueryOptions(TypedDict, total=False):
     evolve
         True lets this run begin with operators or aggregates the state in the checkpoint does not have (they begin empty: an aggregate
         of an old group counts from now on), and forget operators the query no longer has; False (default) refuses both.
+    late_rows
+        Where rows that an operator refuses as late are kept, exactly once: the folder of a Delta table, or a sink such as
+        ``mb.MemorySink()``, which must be exactly-once and take append mode. Columns: operator (its name in the checkpoint), batch_id,
+        reason, event_time (of a window its end) and mark (the watermark that refused the row), both UTC, and row, a struct of the columns
+        the operator was given. None (default): they are counted only.
     clock
         Where time comes from; for tests.
     """
@@ -48,6 +53,7 @@ class QueryOptions(TypedDict, total=False):
     no_data_batches: bool
     retain_batches: int
     evolve: bool
+    late_rows: str | PathLike[str] | Sink | None
     clock: Clock
 
 
@@ -62,6 +68,7 @@ class Settings:
     no_data_batches: bool
     retain_batches: int
     evolve: bool
+    late_rows: str | Sink | None
     clock: Clock
 
 
@@ -76,6 +83,9 @@ def settings_of(options: QueryOptions) -> Settings:
         msg = f"retain_batches={retain!r} must be a whole number, 1 or more: recovery needs the last batch"
         raise PlanError(msg)
     checkpoint = _typed(given, "checkpoint", (str, os.PathLike), "a folder's path", default=None)
+    late_rows = _typed(
+        given, "late_rows", (str, PathLike, Sink), "the folder of a Delta table, or a sink such as mb.MemorySink()", default=None
+    )
     return Settings(
         mode=OutputMode(_one_of("mode", given.get("mode", "append"), [m.value for m in OutputMode])),
         checkpoint=None if checkpoint is None else os.fspath(checkpoint),
@@ -84,6 +94,7 @@ def settings_of(options: QueryOptions) -> Settings:
         no_data_batches=_typed(given, "no_data_batches", bool, "True or False", default=True),
         retain_batches=retain,
         evolve=_typed(given, "evolve", bool, "True or False", default=False),
+        late_rows=os.fspath(late_rows) if isinstance(late_rows, PathLike) else late_rows,
         clock=_typed(given, "clock", Clock, "a Clock", default=None) or SystemClock(),
     )
 

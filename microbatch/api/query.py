@@ -112,7 +112,8 @@ class Query:
     def explain(self) -> str:
         """Return sink and plan as text."""
         spec = self._spec
-        return f"{spec.sink.description} mode={spec.mode} {spec.sink.delivery}, checkpoint={spec.checkpoint}\n{explain(spec.node, 1)}"
+        late = f", late rows to {spec.late_sink.description}" if spec.late_sink else ""
+        return f"{spec.sink.description} mode={spec.mode} {spec.sink.delivery}, checkpoint={spec.checkpoint}{late}\n{explain(spec.node, 1)}"
 
     def __repr__(self) -> str:
         """Return sink and plan as text."""

@@ -9,7 +9,9 @@ from microbatch.api.options import QueryOptions, make, settings_of, unknown_opti
 from microbatch.api.query import Query
 from microbatch.engine.spec import QuerySpec
 from microbatch.errors import PlanError
+from microbatch.model import Delivery, OutputMode
 from microbatch.plan.checks import check_streamable
+from microbatch.plan.late import late_schema
 from microbatch.plan.nodes import Node
 from microbatch.plan.schema import row_keys, schema_of
 from microbatch.planner import operator_ids
@@ -29,16 +31,14 @@ def to_sink(sink: object, node: Node, args: tuple[object, ...], options: Mapping
     check_streamable(node, settings.mode)
     operator_ids(node)
     made.check(settings.mode, schema_of(node), row_keys(node))
-    if made.durable and settings.checkpoint is None:
-        msg = (
-            f"{made.description} keeps its rows for good, so the query needs checkpoint=<folder> (one a query) "
-            "to know after a restart which rows are in it"
-        )
-        raise PlanError(msg)
+    late_sink = None if settings.late_rows is None else _late_sink(settings.late_rows, made, node, settings.mode)
+    for to in (made, late_sink):
+        _check_lasts(to, settings.checkpoint)
     return Query(
         QuerySpec(
             node=node,
             sink=made,
+            late_sink=late_sink,
             mode=settings.mode,
             checkpoint=settings.checkpoint,
             name=settings.name,
@@ -49,6 +49,31 @@ def to_sink(sink: object, node: Node, args: tuple[object, ...], options: Mapping
             clock=settings.clock,
         )
     )
+
+
+def _late_sink(given: str | Sink, sink: Sink, node: Node, mode: OutputMode) -> Sink:
+    """Return the sink for late rows; PlanError unless it keeps each of them once, apart from the result."""
+    made: Sink = connector("sink:delta")(given) if isinstance(given, str) else given
+    if made.delivery is not Delivery.EXACTLY_ONCE:
+        msg = (
+            f"late_rows={made.description} may get a row twice after a crash, and late rows are kept exactly once: "
+            f"give the folder of a Delta table, or mb.MemorySink()"
+        )
+        raise PlanError(msg)
+    if made is sink or made.description == sink.description != "MemorySink":
+        msg = f"late_rows={made.description} is also the sink of the result; give the late rows a table of their own"
+        raise PlanError(msg)
+    made.check(OutputMode.APPEND, late_schema(node, mode), ())
+    return made
+
+
+def _check_lasts(sink: Sink | None, checkpoint: str | None) -> None:
+    if sink is not None and sink.durable and checkpoint is None:
+        msg = (
+            f"{sink.description} keeps its rows for good, so the query needs checkpoint=<folder> (one a query) "
+            "to know after a restart which rows are in it"
+        )
+        raise PlanError(msg)
 
 
 def _make(sink: object, args: tuple[object, ...], options: Mapping[str, Any]) -> Sink:

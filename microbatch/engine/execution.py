@@ -8,6 +8,7 @@
  6. wait for 4; tell the sources that batch N-1 is over; purge old entries    fault points ``offsets_logged``, ``rows_read``
  7. write the state of version N+1, on a thread          -> state/N-*.delta   ``state_written``
  8. hand the rows to the sink                                                 ``sink_written``
+    and the rows refused as late to theirs, if the query keeps them          ``late_rows_written``
  9. move the watermark
 10. log that the batch is done                           -> commits/N         ``batch_committed``
 
@@ -17,7 +18,7 @@ A crash after step 4 leads to step 5 of the same batch with the logged decision 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import polars as pl
@@ -29,7 +30,9 @@ from microbatch.engine.watermark import WatermarkTracker
 from microbatch.errors import CheckpointInUseError
 from microbatch.faults import fault_point
 from microbatch.model import BatchCommit, BatchPlan, Marks, Offset
-from microbatch.operators.base import Batch, engine_for
+from microbatch.operators.base import Batch, LateRows, engine_for
+from microbatch.operators.late import late_table
+from microbatch.plan.late import late_schema
 from microbatch.plan.schema import schema_of
 from microbatch.protocols import SinkBatch, Source
 
@@ -125,7 +128,7 @@ class Execution:
         counted: dict[int, int] = {}
         try:
             with phases.phase("addBatch"):
-                rows = self._evaluate(plan, phases, counted)  # 5
+                rows, late = self._evaluate(plan, phases, counted)  # 5
         finally:
             with phases.phase("walCommit"):
                 if logged is not None:
@@ -137,6 +140,7 @@ class Execution:
             pending = opened.store.commit(plan.batch_id + 1, new_uuid()[:8]) if opened.store else None  # 7
             opened.writer.write(SinkBatch(batch_id=plan.batch_id, rows=rows, info=self._info(plan)))  # 8
             fault_point("sink_written")
+            self._keep_late_rows(plan, late)
             state = pending.result() if pending else None
         self.tracker.advance(opened.plan.watermarks)  # 9
         with phases.phase("commitOffsets"):
@@ -146,7 +150,17 @@ class Execution:
         self._move_on(plan, started_us, counted)
         return progress
 
-    def _evaluate(self, plan: BatchPlan, phases: Phases, counted: dict[int, int]) -> pl.DataFrame:
+    def _keep_late_rows(self, plan: BatchPlan, late: Sequence[LateRows]) -> None:
+        """Write the batch's late rows, also if there are none: ids without a gap are what a sink may ask for."""
+        opened = self._opened
+        if opened.late_writer is None:
+            return
+        rows = late_table(late, plan.batch_id, late_schema(opened.spec.node, opened.spec.mode))
+        opened.late_writer.write(SinkBatch(batch_id=plan.batch_id, rows=rows, info=self._info(plan)))
+        fault_point("late_rows_written")
+
+    def _evaluate(self, plan: BatchPlan, phases: Phases, counted: dict[int, int]) -> tuple[pl.DataFrame, list[LateRows]]:
+        """Return the rows for the sink, and those refused as late if the query keeps them."""
         opened = self._opened
         ranges = dict(zip(map(id, opened.sources), zip(self._start, plan.offsets, opened.readers, strict=True), strict=True))
         expected = 0
@@ -168,11 +182,19 @@ class Execution:
             batch.engine = engine_for(expected)
             return rows
 
-        batch = Batch(batch_id=plan.batch_id, rows_of=rows_of, marks=plan.marks, time_us=plan.batch_time_us, mode=opened.spec.mode)
+        late: list[LateRows] = []
+        batch = Batch(
+            batch_id=plan.batch_id,
+            rows_of=rows_of,
+            marks=plan.marks,
+            time_us=plan.batch_time_us,
+            mode=opened.spec.mode,
+            late=late if opened.late_writer is not None else None,
+        )
         with phases.phase("queryPlanning"):
             root = opened.plan.root
         rows = batch.collect(root.run(batch))
-        return rows.cast(schema_of(opened.spec.node)) if rows.schema != schema_of(opened.spec.node) else rows
+        return rows.cast(schema_of(opened.spec.node)) if rows.schema != schema_of(opened.spec.node) else rows, late
 
     def _info(self, plan: BatchPlan) -> Mapping[str, str]:
         ranges = zip(self._opened.sources, self._start, plan.offsets, strict=True)

@@ -9,18 +9,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from microbatch.checkpoint.checkpoint import Checkpoint
 from microbatch.checkpoint.entry_log import CompactibleLog, open_entry_log
 from microbatch.checkpoint.state.store import StateStore, only_attempt
 from microbatch.engine.evolution import check, compare
 from microbatch.engine.recovery import Position, recover
 from microbatch.engine.spec import QuerySpec
-from microbatch.model import Json
+from microbatch.model import Json, OutputMode
 from microbatch.plan.checks import stateful_nodes
+from microbatch.plan.late import late_schema
 from microbatch.plan.nodes import sources_of
 from microbatch.plan.schema import row_keys, schema_of
 from microbatch.planner import PhysicalPlan, fingerprints, plan_query
-from microbatch.protocols import SinkContext, SinkWriter, Source, SourceContext, SourceReader, StateTable, TableSpec
+from microbatch.protocols import Sink, SinkContext, SinkWriter, Source, SourceContext, SourceReader, StateTable, TableSpec
 
 _OPERATORS = "operators"
 
@@ -38,6 +41,7 @@ class Opened:
     sources: tuple[Source, ...]
     readers: tuple[SourceReader, ...]
     writer: SinkWriter
+    late_writer: SinkWriter | None
     close: ExitStack
 
 
@@ -53,7 +57,8 @@ def open_query(spec: QuerySpec) -> Opened:
         store = _open_store(checkpoint, spec, position, closing)
         plan = plan_query(spec.node, spec.mode, store.table if store else _no_table)
         readers = tuple(_open_source(k, source, checkpoint, spec, closing) for k, source in enumerate(sources))
-        writer = _open_sink(checkpoint, spec, closing)
+        writer = _open_results(checkpoint, spec, closing)
+        late_writer = _open_late_rows(checkpoint, spec, closing)
         _note_operators(checkpoint, operators)
         return Opened(
             spec=spec,
@@ -65,6 +70,7 @@ def open_query(spec: QuerySpec) -> Opened:
             sources=sources,
             readers=readers,
             writer=writer,
+            late_writer=late_writer,
             close=closing.pop_all(),
         )
 
@@ -95,18 +101,31 @@ def _open_source(k: int, source: Source, checkpoint: Checkpoint, spec: QuerySpec
     return reader
 
 
-def _open_sink(checkpoint: Checkpoint, spec: QuerySpec, closing: ExitStack) -> SinkWriter:
-    writer = spec.sink.open(
-        SinkContext(
-            query_id=checkpoint.query_id,
-            query_name=spec.name,
-            mode=spec.mode,
-            schema=schema_of(spec.node),
-            keys=row_keys(spec.node),
-            clock=spec.clock,
-            open_log=open_entry_log,
-        )
+def _open_results(checkpoint: Checkpoint, spec: QuerySpec, closing: ExitStack) -> SinkWriter:
+    return _open_sink(spec.sink, _context(checkpoint, spec, spec.mode, schema_of(spec.node), row_keys(spec.node)), closing)
+
+
+def _open_late_rows(checkpoint: Checkpoint, spec: QuerySpec, closing: ExitStack) -> SinkWriter | None:
+    if spec.late_sink is None:
+        return None
+    context = _context(checkpoint, spec, OutputMode.APPEND, late_schema(spec.node, spec.mode), ())
+    return _open_sink(spec.late_sink, context, closing)
+
+
+def _context(checkpoint: Checkpoint, spec: QuerySpec, mode: OutputMode, schema: pl.Schema, keys: tuple[str, ...]) -> SinkContext:
+    return SinkContext(
+        query_id=checkpoint.query_id,
+        query_name=spec.name,
+        mode=mode,
+        schema=schema,
+        keys=keys,
+        clock=spec.clock,
+        open_log=open_entry_log,
     )
+
+
+def _open_sink(sink: Sink, context: SinkContext, closing: ExitStack) -> SinkWriter:
+    writer = sink.open(context)
     closing.callback(writer.close)
     return writer
 

@@ -18,6 +18,7 @@ class QuerySpec:
 
     node: Node
     sink: Sink
+    late_sink: Sink | None
     mode: OutputMode
     checkpoint: str | None
     name: str | None

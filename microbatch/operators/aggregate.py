@@ -15,7 +15,7 @@ import polars as pl
 from microbatch.clock import stopwatch_us
 from microbatch.model import Json, Marks, OutputMode
 from microbatch.operators.base import Batch, OperatorProgress, engine_for
-from microbatch.operators.late import late
+from microbatch.operators.late import LateFilter, late
 from microbatch.operators.panes import panes_of
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
@@ -80,12 +80,12 @@ class AggregateOperator:
         self._progress = OperatorProgress(
             name="aggregate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
         )
+        self._late = LateFilter(self._time_key if mode is not OutputMode.COMPLETE else None, schema)
         self._late_rows = 0
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the groups the output mode wants from this batch, with the columns the user named."""
-        rows = inputs[0].with_columns(self._as_stored) if self._as_stored else inputs[0]
-        reduced = self._split.checked(self._reduce(rows, batch))
+        reduced = self._split.checked(self._reduce(inputs[0], batch))
         if not self._keys:
             reduced = reduced.with_columns(pl.lit(0, pl.Int64).alias(_EVERYTHING))
         if reduced.columns != self._stored.names():
@@ -99,10 +99,17 @@ class AggregateOperator:
     def _reduce(self, rows: pl.LazyFrame, batch: Batch) -> pl.DataFrame:
         """Return the batch as one row of partial aggregates a group, without late groups.
 
-        The time is a key, so a row is late just when its group is: groups are judged, of which there are fewer, and their rows counted.
+        The time is a key, so a row is late just when its group is: groups are judged, of which there are fewer, and their rows counted;
+        unless the rows are to be kept.
         """
         self._late_rows = 0
         mark = batch.marks.late_us
+        if batch.late is not None:
+            on_time = self._late.on_time(self._panes.spread(rows) if self._panes else rows, batch)
+            reduced = batch.collect(self._split.reduce(on_time.with_columns(self._as_stored), self._keys))
+            self._late_rows = self._late.rows
+            return reduced
+        rows = rows.with_columns(self._as_stored) if self._as_stored else rows
         if mark is None or self._time_key is None or self._mode is OutputMode.COMPLETE:
             reduced = batch.collect(self._split.reduce(rows, self._keys))
             return self._panes.windows(self._split.checked(reduced)) if self._panes else reduced

@@ -22,12 +22,25 @@ def engine_for(rows: int) -> Engine:
     return "streaming" if rows > _STREAMING_ROWS else "in-memory"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateRows:
+    """Rows an operator refused in one batch, because ``time_column`` was at or before ``mark_us``."""
+
+    operator_id: str
+    time_column: str
+    mark_us: int
+    rows: pl.DataFrame
+
+
 @dataclass(slots=True, kw_only=True)
 class Batch:
     """One evaluation of the plan: the rows of each source, the marks, and figures that ride along in the same pass over the rows.
 
     An operator that only needs a figure (a maximum, a count) hands a tiny query to ``observe``; it is run by the next ``collect``,
     where Polars shares the common part, so that rows are read once.
+
+    ``operator_id`` is the name of the operator that looks at the batch, empty for one without state. ``late`` takes the rows that operators
+    refuse as late; None: nobody keeps them, count them only.
     """
 
     batch_id: int
@@ -36,6 +49,8 @@ class Batch:
     time_us: int
     mode: OutputMode
     engine: Engine = "in-memory"
+    operator_id: str = ""
+    late: list[LateRows] | None = None
     _waiting: list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]] = field(
         default_factory=list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]]
     )
@@ -43,6 +58,10 @@ class Batch:
     def behind(self, behind_us: int | None) -> Batch:
         """Return the same batch as an operator sees it whose event time is so far behind the query's watermark; None: it has none."""
         return replace(self, marks=self.marks.behind(behind_us))
+
+    def named(self, operator_id: str) -> Batch:
+        """Return the same batch, looked at by the operator of this name."""
+        return replace(self, operator_id=operator_id)
 
     def observe(self, figures: pl.LazyFrame, take: Callable[[pl.DataFrame], None]) -> None:
         """Run ``figures`` together with the next ``collect`` and hand its frame to ``take``."""

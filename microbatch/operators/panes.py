@@ -30,13 +30,16 @@ class Panes:
         """The node that gives rows their pane in the place of their windows."""
         return replace(self.at, window=replace(self.at.window, size_us=self.at.window.slide_us))
 
-    def windows(self, panes: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
-        """Return partial aggregates per window from those per pane; ``more`` are aggregates of other columns."""
+    def spread(self, panes: pl.LazyFrame) -> pl.LazyFrame:
+        """Return each row, which stands in its pane, once per window it is in."""
         start = self.at.names[0]
         dtype = schema_of(self.at)[start]
         assert isinstance(dtype, pl.Datetime)
-        spread = assign_window(panes.lazy(), replace(self.at.window, time=pl.col(start)), self.at.names, dtype)
-        merged = self.split.merge(spread, self.keys, *more)
+        return assign_window(panes, replace(self.at.window, time=pl.col(start)), self.at.names, dtype)
+
+    def windows(self, panes: pl.DataFrame, *more: pl.Expr) -> pl.DataFrame:
+        """Return partial aggregates per window from those per pane; ``more`` are aggregates of other columns."""
+        merged = self.split.merge(self.spread(panes.lazy()), self.keys, *more)
         return self.split.checked(merged.collect(engine=engine_for(panes.height * self.at.window.per_row)))
 
 

@@ -59,7 +59,7 @@ class SessionOperator:
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the sessions the output mode wants from this batch, with the columns the user named."""
-        rows = batch.collect(self._late.on_time(inputs[0].with_columns(self._as_stored), batch))
+        rows = batch.collect(self._late.on_time(inputs[0], batch).with_columns(self._as_stored))
         started = stopwatch_us()
         new = self._pieces.of_rows(rows, batch.batch_id)
         over = self._merge_into_state(new, batch.marks.eviction_us)

@@ -10,17 +10,21 @@ from typing import Any
 import polars as pl
 
 import microbatch as mb
+from microbatch.faults import FAULT_POINTS
 from microbatch.model import OutputMode
 
 SCHEMA: dict[str, Any] = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
-SINKS = ("delta-append", "delta-update", "delta-complete", "files", "delta-session")
+SINKS = ("delta-append", "delta-update", "delta-complete", "files", "delta-session", "delta-late")
 OPERATORS = {"delta-session": "session-key"}  # where the state has several tables, the name of the one with the groups
 COUNTS = [pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top")]
 N_FILES = 9
+FILES_A_BATCH = 2
+DELAY = timedelta(seconds=45)
+WINDOW_END = pl.col("at").dt.truncate("10s") + timedelta(seconds=10)
 
 
-def make_landing(folder: Path, seed: int) -> None:
-    """Write files whose rows run forward in time, a little out of order; no row is late by more than the watermark allows."""
+def make_landing(folder: Path, seed: int, sink: str) -> None:
+    """Write files whose rows run forward in time, a little out of order; none is late, but for a tenth of those of ``delta-late``."""
     rng = random.Random(seed)
     folder.mkdir()
     for k in range(N_FILES):
@@ -28,12 +32,14 @@ def make_landing(folder: Path, seed: int) -> None:
         rows = [
             {"at": begin + timedelta(seconds=rng.randrange(40)), "key": rng.choice("abcde"), "n": rng.randrange(-50, 50)} for _ in range(60)
         ]
+        if sink == "delta-late":
+            rows[:6] = [row | {"at": begin - timedelta(seconds=60 + 10 * k)} for k, row in enumerate(rows[:6])]
         pl.DataFrame(rows, schema=SCHEMA).write_parquet(folder / f"{k:03}.parquet")
 
 
 def frame(root: Path, sink: str) -> mb.StreamFrame:
     """Return counts and sums per key, and 10 s window or session of rows at most 1.5 s apart."""
-    events = mb.scan_files(root / "landing" / "*.parquet", schema=SCHEMA, max_files_per_trigger=2).with_watermark("at", "45s")
+    events = mb.scan_files(root / "landing" / "*.parquet", schema=SCHEMA, max_files_per_trigger=FILES_A_BATCH).with_watermark("at", DELAY)
     window = mb.session_window("at", "1500ms") if sink == "delta-session" else mb.window("at", "10s")
     return events.group_by(window, "key").agg(COUNTS)
 
@@ -43,11 +49,18 @@ def mode(sink: str) -> OutputMode:
     return OutputMode(sink.removeprefix("delta-")) if sink in ("delta-update", "delta-complete") else OutputMode.APPEND
 
 
+def points_of(sink: str) -> list[str]:
+    """Return the fault points a job passes."""
+    return [point for point in FAULT_POINTS if point != "late_rows_written" or sink == "delta-late"]
+
+
 def query(root: Path, sink: str) -> mb.Query:
     """Return the query into one kind of sink."""
     rows, checkpoint = frame(root, sink), root / "checkpoint"
     if sink == "files":
         return rows.sink_files(root / "out", format="parquet", checkpoint=checkpoint)
+    if sink == "delta-late":
+        return rows.sink_delta(root / "out", checkpoint=checkpoint, late_rows=root / "late")
     return rows.sink_delta(root / "out", checkpoint=checkpoint, mode=str(mode(sink)))
 
 
@@ -68,7 +81,7 @@ def expected(root: Path, sink: str) -> pl.DataFrame:
 
 def every_group(root: Path, sink: str) -> pl.DataFrame:
     """Return the groups of all rows, by one plain Polars query."""
-    events = pl.read_parquet(root / "landing" / "*.parquet")
+    events = arrived(root).filter(~pl.col("is_late"))
     if sink == "delta-session":
         apart = pl.col("at").diff() > timedelta(milliseconds=1500)
         sessions = events.sort("key", "at").with_columns(number=apart.fill_null(True).cum_sum().over("key"))
@@ -78,8 +91,30 @@ def every_group(root: Path, sink: str) -> pl.DataFrame:
     return events.group_by(start.alias("window_start"), (start + timedelta(seconds=10)).alias("window_end"), "key").agg(COUNTS)
 
 
+def arrived(root: Path) -> pl.DataFrame:
+    """Return all rows with the batch they came in, the mark that judges them, and whether they are late."""
+    files = sorted((root / "landing").glob("*.parquet"))
+    rows = pl.concat(pl.read_parquet(file).with_columns(batch_id=pl.lit(k // FILES_A_BATCH, pl.Int64)) for k, file in enumerate(files))
+    # What a batch saw moves the watermark of the next, whose late mark is that of the batch before it.
+    latest = rows.group_by("batch_id").agg(pl.col("at").max()).sort("batch_id")
+    marks = latest.select(pl.col("batch_id") + 2, mark=pl.col("at").cum_max() - DELAY)
+    return rows.join(marks, on="batch_id", how="left").with_columns(is_late=(pl.col("mark") >= WINDOW_END).fill_null(value=False))
+
+
+def late_rows(root: Path) -> pl.DataFrame:
+    """Return what a reader of the table of late rows sees, without who refused them."""
+    rows = pl.read_delta(str(root / "late")).select("batch_id", "mark", "event_time", pl.col("row").struct.unnest())
+    return rows.select("batch_id", "mark", "event_time", "at", "key", "n")
+
+
+def expected_late_rows(root: Path) -> pl.DataFrame:
+    """Return what it must hold."""
+    late = arrived(root).filter("is_late").with_columns(event_time=WINDOW_END)
+    return late.select("batch_id", "mark", "event_time", "at", "key", "n")
+
+
 def watermark(root: Path) -> datetime:
     """Return the watermark after all files: the largest event time less the delay."""
     latest = pl.read_parquet(root / "landing" / "*.parquet")["at"].max()
     assert isinstance(latest, datetime)
-    return latest - timedelta(seconds=45)
+    return latest - DELAY

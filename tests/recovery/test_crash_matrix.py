@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from microbatch.faults import FAULT_POINTS
 from tests.recovery import jobs
 from tests.recovery.state import open_windows
 
@@ -63,43 +62,54 @@ def check(root: Path, sink: str) -> None:
         left = left.filter(pl.col("window_end") > jobs.watermark(root))
     state = open_windows(root / "checkpoint", jobs.OPERATORS.get(sink))
     assert_frame_equal(state.sort(order), left.select(order).sort(order))
+    if sink == "delta-late":
+        late = jobs.expected_late_rows(root)
+        assert late.height > 0
+        assert_frame_equal(jobs.late_rows(root).sort(late.columns), late.sort(late.columns))
 
 
-@pytest.mark.parametrize("sink", jobs.SINKS)
-@pytest.mark.parametrize("point", FAULT_POINTS)
+@pytest.mark.parametrize(("sink", "point"), [(sink, point) for sink in jobs.SINKS for point in jobs.points_of(sink)])
 def test_a_batch_killed_at_a_fault_point_counts_once(tmp_path: Path, crasher: Crasher, point: str, sink: str) -> None:
-    jobs.make_landing(tmp_path / "landing", seed=1)
+    jobs.make_landing(tmp_path / "landing", 1, sink)
     # The third batch has state before it and closes windows.
     assert crasher.run(tmp_path, sink, fault=f"{point}:3") == KILLED
     assert crasher.run(tmp_path, sink) == 0
     check(tmp_path, sink)
 
 
+def test_a_batch_killed_between_files_and_commit_of_its_late_rows_counts_once(tmp_path: Path, crasher: Crasher) -> None:
+    jobs.make_landing(tmp_path / "landing", 1, "delta-late")
+    # Two tables a batch, so the sixth pass is that of the third batch's late rows.
+    assert crasher.run(tmp_path, "delta-late", fault="sink_files_written:6") == KILLED
+    assert crasher.run(tmp_path, "delta-late") == 0
+    check(tmp_path, "delta-late")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sink", jobs.SINKS)
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_again_and_again_everything_counts_once(tmp_path: Path, crasher: Crasher, sink: str, seed: int) -> None:
-    """Twelve deaths a run, 300 in all: at a random fault point or at a random moment."""
+    """Twelve deaths a run, 360 in all: at a random fault point or at a random moment."""
     rng = random.Random(seed)
-    jobs.make_landing(tmp_path / "landing", seed)
+    jobs.make_landing(tmp_path / "landing", seed, sink)
     deaths = 0
     while deaths < 12:
         if rng.random() < 0.5:
-            code = crasher.run(tmp_path, sink, fault=f"{rng.choice(FAULT_POINTS)}:{rng.randrange(1, 3)}")
+            code = crasher.run(tmp_path, sink, fault=f"{rng.choice(jobs.points_of(sink))}:{rng.randrange(1, 3)}")
         else:
             code = crasher.run(tmp_path, sink, die_after_ms=rng.uniform(5, 250))
         assert code in (0, KILLED)
         if code == 0:  # it finished before it died: begin anew, so that later deaths hit something
             check(tmp_path, sink)
-            _begin_anew(tmp_path, rng.randrange(1_000_000))
+            _begin_anew(tmp_path, rng.randrange(1_000_000), sink)
         deaths += code == KILLED
     assert crasher.run(tmp_path, sink) == 0
     check(tmp_path, sink)
 
 
-def _begin_anew(root: Path, seed: int) -> None:
+def _begin_anew(root: Path, seed: int, sink: str) -> None:
     done = root / f"done-{seed}"
     done.mkdir()
-    for name in ("landing", "checkpoint", "out"):
+    for name in ("landing", "checkpoint", "out", *(["late"] if sink == "delta-late" else [])):
         (root / name).rename(done / name)
-    jobs.make_landing(root / "landing", seed)
+    jobs.make_landing(root / "landing", seed, sink)

@@ -13,7 +13,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from microbatch.checkpoint.layout import LOCK
-from microbatch.faults import FAULT_POINTS
 from tests.recovery import jobs
 from tests.recovery.state import open_windows
 
@@ -50,10 +49,14 @@ FAST = {("offsets_logged", "delta-append"), ("sink_files_written", "files"), ("s
 
 @pytest.mark.parametrize(
     ("point", "sink"),
-    [pytest.param(point, sink, marks=[] if (point, sink) in FAST else pytest.mark.slow) for sink in jobs.SINKS for point in FAULT_POINTS],
+    [
+        pytest.param(point, sink, marks=[] if (point, sink) in FAST else pytest.mark.slow)
+        for sink in jobs.SINKS
+        for point in jobs.points_of(sink)
+    ],
 )
 def test_a_halted_run_whose_checkpoint_was_taken_over_changes_nothing(tmp_path: Path, point: str, sink: str) -> None:
-    jobs.make_landing(tmp_path / "landing", seed=2)
+    jobs.make_landing(tmp_path / "landing", 2, sink)
     zombie = run(tmp_path, sink, f"{point}:3:SIGSTOP")
     try:
         assert os.WIFSTOPPED(os.waitpid(zombie.pid, os.WUNTRACED)[1])
