@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -48,14 +48,45 @@ def static(frame: pl.LazyFrame | pl.DataFrame) -> StreamFrame:
     return StreamFrame(Static(frame=frame.lazy()))
 
 
-def concat(frames: Sequence[StreamFrame]) -> StreamFrame:
-    """Return the rows of all frames, which must have the same columns and dtypes."""
+_CONCAT_HOW = ("vertical", "vertical_relaxed", "diagonal", "diagonal_relaxed")
+
+
+def concat(frames: Sequence[StreamFrame], *, how: str = "vertical") -> StreamFrame:
+    """Return the rows of all frames, as ``pl.concat`` does. Rows of a batch stand in the order of the frames.
+
+    Parameters
+    ----------
+    how
+        ``"vertical"`` (default): all have the same columns and dtypes. ``"diagonal"``: a column that a frame lacks is null in its rows.
+        ``"vertical_relaxed"``, ``"diagonal_relaxed"``: dtypes that differ become their common supertype; event time that is cast is
+        event time no more, so write ``with_watermark`` after it.
+    """
     if not frames:
         msg = "concat needs at least one frame"
         raise PlanError(msg)
-    nodes = tuple(frame.plan for frame in frames)
+    if how not in _CONCAT_HOW:
+        msg = f"concat(how={how!r}) is not known on a stream, where rows have no partner beside them; it can be {', '.join(_CONCAT_HOW)}"
+        raise PlanError(msg)
+    nodes = tuple(frame.plan for frame in (frames if how == "vertical" else _aligned(frames, how)))
     check_union(nodes)
     return frames[0] if len(frames) == 1 else StreamFrame(Union(inputs=nodes))
+
+
+def _aligned(frames: Sequence[StreamFrame], how: str) -> list[StreamFrame]:
+    """Return the frames with the columns and dtypes Polars gives their concatenation."""
+    schemas = [frame.collect_schema() for frame in frames]
+    try:
+        target = pl.concat([pl.LazyFrame(schema=s) for s in schemas], how=cast("Any", how)).collect_schema()
+    except pl.exceptions.PolarsError as cause:
+        msg = f"concat(how={how!r}) does not fit {' and '.join(str(dict(s)) for s in schemas)}: {str(cause).splitlines()[0]}"
+        raise PlanError(msg) from cause
+    return [_with_schema(frame, have, target) for frame, have in zip(frames, schemas, strict=True)]
+
+
+def _with_schema(frame: StreamFrame, have: pl.Schema, target: pl.Schema) -> StreamFrame:
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in target.items() if name not in have]
+    recast = {name: dtype for name, dtype in target.items() if name in have and have[name] != dtype}
+    return frame.cast(recast).with_columns(missing).select(*target)
 
 
 class MemoryStream:
