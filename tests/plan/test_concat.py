@@ -21,7 +21,8 @@ def streamed(frames: list[pl.DataFrame], how: str) -> pl.DataFrame:
     query = mb.concat([stream.frame() for stream in streams], how=how).sink_memory(out)
     mb.MemoryStream.add_together(dict(zip(streams, frames, strict=True)))
     query.run()
-    return out.rows()
+    rows: pl.DataFrame = out.rows()
+    return rows
 
 
 @pytest.mark.parametrize(
