@@ -242,6 +242,28 @@ def _map_rows(stream: Stream, op: Op) -> Stream:
     return replace(stream, frame=stream.frame.map_batches(check, row_wise=True))
 
 
+def _keyed_timers(stream: Stream, op: Op) -> Stream:
+    """A row's ``cmd`` sets a timer of its key at ``at``, or deletes it; a timer emits its time as ``t``, milliseconds."""
+    told = " ".join(str(op.get(part, "")) for part in ("on_row", "on_timer"))
+    if "emit (k, timer_ts)" not in told:
+        msg = f"keyed_timers {told}"
+        raise NotSupportedError(msg)
+
+    def act(key: Any, rows: list[Any], state: Any) -> Any:
+        if state.timer_us is not None:
+            return (state.timer_us // 1_000,)
+        for row in rows:
+            if row.cmd == "set":
+                state.register_timer(row.at * 1_000)
+            elif row.cmd == "del":
+                state.delete_timer(row.at * 1_000)
+        return None
+
+    grouped = engine.feature(stream.frame.group_by(*op["by"], *_mark(stream)), "map_state")
+    timers = "processing_time" if "processing" in told else "event_time"
+    return replace(stream, frame=grouped(act, state_schema={"none": pl.Int64}, output_schema={"t": pl.Int64}, timers=timers))
+
+
 def _sink(stream: Stream, op: Op) -> Stream:
     return replace(stream, keys=tuple(op["key"])) if op.get("key") else stream
 
@@ -255,6 +277,7 @@ _OPERATORS: dict[str, Callable[[Stream, Op], Stream]] = {
     "agg": _agg,
     "dedup": _dedup,
     "filter": _filter,
+    "keyed_timers": _keyed_timers,
     "map_rows": _map_rows,
     "sink": _sink,
     "passthrough": _passthrough,
