@@ -22,16 +22,26 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What is the same for every key of a batch."""
+    """What is the same for every key of a batch.
+
+    ``variables`` has the place of each, and what it is seen as; ``due_before_us`` the time before which timers are due, None: none is.
+    """
 
     node: MapState
-    places: Mapping[str, int]
     batch: StateBatch
+    variables: Mapping[str, tuple[int, type[_Variable]]]
+    due_before_us: int | None
 
-    @property
-    def due_before_us(self) -> int | None:
-        """The time before which timers are due, exclusive; None if there is none yet."""
-        return self.batch.batch_time_us if self.node.time is TimeMode.PROCESSING else self.batch.watermark_us
+
+def surroundings(node: MapState, batch: StateBatch) -> Surroundings:
+    """Return what is the same for every key of a batch."""
+    before = batch.batch_time_us if node.time is TimeMode.PROCESSING else batch.watermark_us
+    variables = {name: (place, _kind(dtype)) for place, (name, dtype) in enumerate(node.state.items())}
+    return Surroundings(node=node, batch=batch, variables=variables, due_before_us=before)
+
+
+def _kind(dtype: pl.DataType) -> type[_Variable]:
+    return ListVariable if isinstance(dtype, pl.List) else MapVariable if isinstance(dtype, pl.Map) else ValueVariable
 
 
 class KeyState:
@@ -54,12 +64,11 @@ class KeyState:
     # -- variables --------------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Any:
-        place = self._around.places.get(name)
-        if place is None:
-            msg = f"there is no state variable {name!r}; state_schema has {list(self._around.places)}"
+        variable = self._around.variables.get(name)
+        if variable is None:
+            msg = f"there is no state variable {name!r}; state_schema has {list(self._around.variables)}"
             raise PlanError(msg)
-        dtype = self._around.node.state[name]
-        kind = ListVariable if isinstance(dtype, pl.List) else MapVariable if isinstance(dtype, pl.Map) else ValueVariable
+        place, kind = variable
         return kind(self, name, place)
 
     @property
@@ -69,7 +78,7 @@ class KeyState:
 
     def remove(self) -> None:
         """Clear all variables; timers stay."""
-        for name, place in self._around.places.items():
+        for name, (place, _) in self._around.variables.items():
             self.put(name, place, None)
 
     def put(self, name: str, place: int, value: Any) -> None:
@@ -141,11 +150,11 @@ class KeyState:
 
     def take_due(self) -> bool:
         """Make the earliest timer that is due the one that fires; False if none is."""
-        before = self._around.due_before_us
-        self.firing_us = min((at for at in self._pending if before is not None and at < before), default=None)
-        if self.firing_us is None:
+        before, first = self._around.due_before_us, min(self._pending, default=None)
+        if first is None or before is None or first >= before:
             return False
-        self._pending.discard(self.firing_us)
+        self.firing_us = first
+        self._pending.discard(first)
         return True
 
     def _must_have(self, call: str, option: str, mode: TimeMode | None) -> None:

@@ -275,9 +275,8 @@ class MapStateOperator:
             return
         due = self._expiries.due(batch.time_us)
         if due.height:
-            rows = self._with_state(due)
-            known = rows.filter(pl.col(_KNOWN))
-            self._write(self._alive(known, batch.time_us))
+            has_expired = pl.any_horizontal(pl.col(f"{EXPIRES}{v}") <= batch.time_us for v in self._node.ttl_us)
+            self._write(self._alive(self._with_state(due).filter(has_expired), batch.time_us))
 
     # -- for the engine ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from microbatch.errors import DataError, PlanError
-from microbatch.operators.key_state import KeyState, Surroundings
+from microbatch.operators.key_state import KeyState, surroundings
 from microbatch.plan.keyed_state import AT, EXPIRES, StateBatch, StateChange
 from microbatch.plan.nodes import MapState
 
@@ -36,7 +36,7 @@ class PerKey:
         expiries = [e for v in self.node.ttl_us if (e := f"{EXPIRES}{v}") in batch.states.columns]
         kept = batch.states.select(*self.node.state, *expiries).rows()
         of_key = self._slices(batch.rows)
-        around, width = self._around(batch), len(self.node.state)
+        around, width = surroundings(self.node, batch), len(self.node.state)
         for k, values in enumerate(kept):
             expires = dict(zip(self.node.ttl_us, values[width:], strict=False))
             state = KeyState(around, list(values[:width]), expires, timers[k])
@@ -46,9 +46,6 @@ class PerKey:
                 calls.call(k, [], state)
             calls.keep(k, state)
         return calls.change()
-
-    def _around(self, batch: StateBatch) -> Surroundings:
-        return Surroundings(node=self.node, places={name: k for k, name in enumerate(self.node.state)}, batch=batch)
 
     def _slices(self, rows: pl.DataFrame) -> list[list[Any]]:
         """Return the rows of each key as named tuples, keys in the order they first come."""
@@ -86,18 +83,17 @@ class _Calls:
 
     def call(self, k: int, rows: list[Any], state: KeyState) -> None:
         """Call the function for a key, and note the rows it returns."""
-        where = f"key {self.keys[k]} in batch {self._batch.batch_id}"
         try:
             result = self._function(self.keys[k], rows, state)
             # A generator runs here, so that its errors are told with the key.
             returned = [] if result is None else [result] if isinstance(result, tuple) else list(result)
         except Exception as cause:
-            msg = f"map_state({self._node.label}) failed at {where}, with {len(rows)} rows: {type(cause).__name__}: {cause}"
+            msg = f"map_state({self._node.label}) failed at {self._where(k)}, with {len(rows)} rows: {type(cause).__name__}: {cause}"
             raise DataError(msg) from cause
         for row in returned:
             if not isinstance(row, tuple) or len(row) != len(self._node.output):
                 msg = (
-                    f"map_state({self._node.label}) returned {row!r} for {where}; a row is a tuple with the columns "
+                    f"map_state({self._node.label}) returned {row!r} for {self._where(k)}; a row is a tuple with the columns "
                     f"{dict(self._node.output)} (the key stands before them by itself); return one, or a list of them, or None"
                 )
                 raise PlanError(msg)
@@ -108,10 +104,13 @@ class _Calls:
         """Note what a key's state is after its calls."""
         if state.changed:
             self._state_of.append(k)
-            self._states.append((*state.values, *(state.expires.get(v) for v in self._node.ttl_us)))
-        timers = state.list_timers()
-        self._timer_of += [k] * len(timers)
-        self._timers += [(at_us,) for at_us in timers]
+            self._states.append((*state.values, *map(state.expires.get, self._node.ttl_us)))
+        if timers := state.list_timers():
+            self._timer_of += [k] * len(timers)
+            self._timers += [(at_us,) for at_us in timers]
+
+    def _where(self, k: int) -> str:
+        return f"key {self.keys[k]} in batch {self._batch.batch_id}"
 
     def change(self) -> StateChange:
         """Return everything as frames."""
@@ -138,8 +137,8 @@ class _Calls:
         wrong = ((k, v) for k, v in zip(numbers, values, strict=True) if _strict(field, [v]) is None)
         k, value = next(wrong, (numbers[0], values[0]))
         msg = (
-            f"map_state({self._node.label}) gave {field.name!r} = {value!r} ({type(value).__name__}) for key {self.keys[k]} in batch "
-            f"{self._batch.batch_id}, declared is {field.dtype}"
+            f"map_state({self._node.label}) gave {field.name!r} = {value!r} ({type(value).__name__}) for {self._where(k)}, "
+            f"declared is {field.dtype}"
         )
         raise PlanError(msg)
 

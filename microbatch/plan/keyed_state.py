@@ -91,8 +91,9 @@ def check_storable(what: str, columns: Mapping[str, pl.DataType]) -> None:
             raise PlanError(msg)
 
 
-def without_state(rows: pl.DataFrame, keys: tuple[str, ...], state: pl.Schema, now_us: int) -> StateBatch:
-    """Return bounded input as the first and last batch there is: every key once, without state, timers or watermark."""
+def without_state(rows: pl.DataFrame, keys: tuple[str, ...], state: pl.Schema, *, has_timers: bool, now_us: int) -> StateBatch:
+    """Return bounded input as the first and last batch there is: every key once, without state or watermark, and no timer set."""
     nothing = [pl.lit(None, dtype).alias(name) for name, dtype in state.items()]
     states = rows.select(keys).unique(maintain_order=True).with_columns(*nothing, pl.lit(value=False).alias(TIMED_OUT))
-    return StateBatch(rows=rows, states=states, timers=None, watermark_us=None, batch_time_us=now_us, batch_id=0)
+    timers = states.clear().select(*keys, pl.lit(0, pl.Int64).alias(AT), pl.col(TIMED_OUT).alias(FIRED)) if has_timers else None
+    return StateBatch(rows=rows, states=states, timers=timers, watermark_us=None, batch_time_us=now_us, batch_id=0)

@@ -16,7 +16,8 @@ def run_once(node: MapState, now_us: int, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of bounded input: one call with all rows and no state; timers that are set do not fire."""
     if rows.is_empty():
         return pl.DataFrame(schema={**{k: rows.schema[k] for k in node.keys}, **node.output})
-    return call(node, without_state(rows, node.keys, node.state, now_us)).rows.select(*node.keys, *node.output)
+    batch = without_state(rows, node.keys, node.state, has_timers=node.time is not None, now_us=now_us)
+    return call(node, batch).rows.select(*node.keys, *node.output)
 
 
 def call(node: MapState, batch: StateBatch) -> StateChange:

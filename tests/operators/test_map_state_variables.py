@@ -252,6 +252,20 @@ def test_both_forms_of_a_function_give_the_same(tmp_path: Path) -> None:
     assert by_key.out.rows().filter(pl.col("out") < 0).height >= 4
 
 
+def test_both_forms_give_the_same_for_bounded_input(tmp_path: Path) -> None:
+    def rows_of(function: Any, *, vectorised: bool) -> list[Any]:
+        job = Job(tmp_path / str(vectorised), function, timeout="processing_time", vectorised=vectorised)
+        job.stream.add({"k": ["a", "b", "a"], "v": [1, 2, 3]})
+        return job.frame.as_batch().collect().rows()
+
+    assert rows_of(count_or_time_out, vectorised=False) == rows_of(counted_with_timeout, vectorised=True) == [("a", 2), ("b", 1)]
+
+
+def test_explain_says_what_is_kept_by_which_keys_and_when_timers_fire(tmp_path: Path) -> None:
+    line = Job(tmp_path, count, timers="processing_time").frame.explain().splitlines()[0]
+    assert line == "MAP_STATE by ['k'], count keeps n: Int64, timers by processing_time -> k: String, out: Int64"
+
+
 def test_variables_that_a_frame_leaves_out_stay_as_they_are(tmp_path: Path) -> None:
     def act(batch: mb.StateBatch) -> mb.StateChange:
         changed = "x" if batch.batch_id == 0 else "y"
