@@ -105,7 +105,10 @@ class Table:
         """Remove the rows up to the mark and return how many keys that were."""
         gone = self._passed(mark_us)
         self._forget(mark_us)
-        removed = merged_rows(gone, self.spec).height if gone else 0
+        if len(gone) == 1 and self.spec.reduce is None and not self.spec.removable:
+            removed = gone[0].rows  # a run holds a key once
+        else:
+            removed = merged_rows(gone, self.spec).height if gone else 0
         self.keys -= removed
         return removed
 

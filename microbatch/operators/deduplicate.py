@@ -71,10 +71,9 @@ class SeenEver:
         """Return the rows with new keys."""
         keys = rows.select(*self._stored, pl.lit(1, pl.Int8).alias(_SEEN))
         prepared = self._table.prepare(keys)
-        known = prepared.filter(self._table.lookup(prepared)[_SEEN].is_not_null())
-        is_new = _are_not_in(keys.select(self._keys), known.select(self._keys))
-        self._table.upsert(self._table.prepare(keys.filter(is_new)), known=0)
-        return rows.filter(is_new)
+        seen = self._table.lookup(prepared)[_SEEN].is_not_null()
+        self._table.upsert(prepared.filter(~seen), known=0)
+        return rows.filter(_are_not_in(keys.select(self._keys), prepared.filter(seen).select(self._keys)))
 
 
 class SeenWithin:

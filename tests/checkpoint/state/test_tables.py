@@ -153,6 +153,15 @@ def test_many_times_are_searched_as_few_are(store: StateStore) -> None:
     assert values_of(table, asked)["v"].to_list() == [v for t in range(4_000) for v in [t // 2 if t % 2 == 0 else None]]
 
 
+def test_evicted_keys_are_counted_once_however_many_runs_hold_them(store: StateStore) -> None:
+    table = store.table("t", keyed("t", "k", time_key="t", t=pl.Int64(), k=pl.Int64(), v=pl.Int64()))
+    put(table, pl.DataFrame({"t": [1, 1, 2], "k": [1, 2, 3], "v": [0, 0, 0]}))
+    assert table.evict_count(1) == 2
+    put(table, pl.DataFrame({"t": [2, 3], "k": [3, 3], "v": [1, 1]}))
+    assert table.evict_count(2) == 1
+    assert table.rows == 1
+
+
 def test_a_row_without_time_is_never_evicted(store: StateStore) -> None:
     table = store.table("t", keyed("t", time_key="t", t=pl.Datetime("ms"), v=pl.Int64()))
     put(table, pl.DataFrame({"t": [None, datetime(2024, 1, 1)], "v": [1, 2]}, schema=table.spec.schema))
