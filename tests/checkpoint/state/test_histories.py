@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 
 from microbatch.checkpoint.state import hashing
+from microbatch.checkpoint.state.delta_file import read_footer
+from microbatch.checkpoint.state.manifest import files_in
 from tests.checkpoint.state.model import History
 
 
@@ -67,3 +69,24 @@ def test_every_retained_version_can_be_opened_again(tmp_path: Path, retain: int)
         history.open(version)
         history.check()
     history.store.close()
+
+
+def test_files_no_retained_version_names_go_and_all_others_stay(tmp_path: Path) -> None:
+    history = History(tmp_path, random.Random(0), retain_versions=2)
+    history.batch()
+    history.reopen()
+    orphans = [tmp_path / "runs" / "keyed" / "of-a-merge-that-died.arrow", tmp_path / f"{0:020}-ffffffff.delta"]
+    for orphan in orphans:
+        orphan.parent.mkdir(parents=True, exist_ok=True)
+        orphan.write_bytes(b"half")
+    for _ in range(31):
+        history.batch()
+    history.store.close()
+    assert history.version == 32
+    deltas = [tmp_path / history.committed[version][0] for version in (30, 31, 32)]
+    named = {*deltas, *(tmp_path / name for delta in deltas for name in files_in(read_footer(delta)))}
+    there = {*tmp_path.glob("*.delta"), *tmp_path.glob("runs/*/*.arrow")}
+    assert named <= there
+    assert not there & set(orphans)
+    # What is left beside them was merged for a version still to come.
+    assert all(file.suffix == ".arrow" for file in there - named)
