@@ -111,15 +111,13 @@ def _timer_count(machine: Machine) -> Function:
             if on_timer.get("clear_state"):
                 state.remove()
             return _emit(on_timer.get("emit"))
-        emitted = []
-        for _ in rows if machine.get("count_by") == "row" else rows[:1]:
-            before = state["n"].get(0)
-            for timer in machine.get("timers", ()):
-                if timer.get("when_count_was", before) == before and key[0] in timer.get("keys", key):
-                    _set_timer(state, timer)
-            state["n"].update(before + 1)
-            emitted.append((before + 1,))
-        return emitted if machine.get("emit", "count") == "count" else _emit(machine["emit"])
+        before = state["n"].get(0)
+        after = before + (len(rows) if machine.get("count_by") == "row" else 1)
+        for timer in machine.get("timers", ()):
+            if timer.get("when_count_was", before) == before and key[0] in timer.get("keys", key):
+                _set_timer(state, timer)
+        state["n"].update(after)
+        return _emit(after if machine.get("emit", "count") == "count" else machine["emit"])
 
     return count
 
