@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from microbatch.operators.aggregate import AggregateOperator, aggregate_fingerpr
 from microbatch.operators.aggregate_ttl import GroupTables, TtlAggregateOperator, ttl_fingerprint, ttl_table, ttl_timers_table
 from microbatch.operators.base import Batch, Operator, StatefulOperator
 from microbatch.operators.deduplicate import DeduplicateOperator, deduplicate_fingerprint, deduplicate_table
+from microbatch.operators.join_streams import JoinStreamsOperator, join_fingerprint
 from microbatch.operators.limit import LIMIT_TABLE, LimitOperator, limit_fingerprint
 from microbatch.operators.map_state import MapStateOperator, map_state_fingerprint, state_tables
 from microbatch.operators.panes import panes_of
@@ -29,6 +31,7 @@ from microbatch.plan.names import checked_name
 from microbatch.plan.nodes import (
     Aggregate,
     Deduplicate,
+    JoinStreams,
     Limit,
     MapState,
     Node,
@@ -57,9 +60,11 @@ class Step:
     behind_us: int | None
 
     def run(self, batch: Batch) -> pl.LazyFrame:
-        """Return the rows of the batch at this step, inputs first."""
-        inputs = [step.run(batch) for step in self.inputs]
-        return self.operator.run(inputs, batch.behind(self.behind_us).named(self.operator_id))
+        """Return the rows of the batch at this step, inputs first; a step that several others read runs once."""
+        if id(self) not in batch.done:
+            inputs = [step.run(batch) for step in self.inputs]
+            batch.done[id(self)] = self.operator.run(inputs, batch.behind(self.behind_us).named(self.operator_id))
+        return batch.done[id(self)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +82,22 @@ class PhysicalPlan:
 
 
 def plan_query(node: Node, mode: OutputMode, open_table: OpenTable) -> PhysicalPlan:
-    """Return the operators of a plan, their state opened by ``open_table``; a node used twice becomes two operators over one state."""
+    """Return the operators of a plan, their state opened by ``open_table``; a node used twice becomes one step."""
     names = operator_ids(node)
     watermarks = {id(n): _observer(n, names) for n in walk(node) if isinstance(n, WithWatermark)}
     stateful = {id(n): _stateful(n, names[id(n)], mode, open_table) for n in stateful_nodes(node, mode)}
+    places = Counter(id(n) for n in walk(node))
+    steps: dict[int, Step] = {}
 
     def step(at: Node) -> Step:
+        if id(at) not in steps:
+            steps[id(at)] = new_step(at)
+        return steps[id(at)]
+
+    def new_step(at: Node) -> Step:
         operator: Operator
         if isinstance(at, Scan):
-            operator = ReadSource(source=at.source)
+            operator = ReadSource(source=at.source, places=places[id(at)])
         else:
             operator = watermarks.get(id(at)) or stateful.get(id(at)) or _stateless(at)
         inputs = tuple(step(i) for i in _read(at))
@@ -132,6 +144,8 @@ def _base_name(node: StatefulNode | WithWatermark) -> str:
             return "-".join(["session", *node.plain_keys])
         case Deduplicate():
             return "-".join(["unique", *node.keys])
+        case JoinStreams():
+            return "-".join(["join", *dict.fromkeys(name for a, _ in node.keys for name in a.meta.root_names())])
         case Limit():
             return "limit"
         case MapState():
@@ -154,6 +168,8 @@ def _fingerprint(node: StatefulNode, mode: OutputMode) -> Json:
             return session_fingerprint(node, _split(node), mode)
         case Deduplicate():
             return deduplicate_fingerprint(node)
+        case JoinStreams():
+            return join_fingerprint(node)
         case Limit():
             return limit_fingerprint()
         case MapState():
@@ -178,6 +194,8 @@ def _stateful(node: StatefulNode, name: str, mode: OutputMode, open_table: OpenT
             return SessionOperator(name, node, split, mode, state)
         case Deduplicate():
             return DeduplicateOperator(name, node, open_table(name, deduplicate_table(node)))
+        case JoinStreams():
+            return JoinStreamsOperator(name, node, lambda table, spec: open_table(f"{name}/{table}", spec))
         case Limit():
             return LimitOperator(name, node, open_table(name, LIMIT_TABLE))
         case MapState():

@@ -97,7 +97,7 @@ class TableSpec:
     ``schema`` is that of the keys and then the values; ``time_key`` the key column (Datetime or Int64 microseconds) by which rows are
     evicted, None if they never are. ``reduce`` None: one row per key, the newest counts. Otherwise the table is a log that may hold
     several rows per key, older ones first, and ``reduce`` makes fewer of them with the same meaning. From a ``removable`` table single keys
-    can be removed; in it a key whose values are all null is not there.
+    can be removed; in it a key whose values are all null is not there. A ``multiple`` table holds many rows per key; none replaces another.
     """
 
     keys: tuple[str, ...]
@@ -105,6 +105,7 @@ class TableSpec:
     schema: pl.Schema
     reduce: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     removable: bool = False
+    multiple: bool = False
 
 
 class StateTable(Protocol):
@@ -125,6 +126,10 @@ class StateTable(Protocol):
         """
         ...
 
+    def matches(self, asked: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
+        """Return the rows of a ``multiple`` table that have the asked keys, and for each the row number in ``asked`` of its key."""
+        ...
+
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
         """Put prepared rows (in the order ``prepare`` gave, values as they shall be) in the place of those with the same keys.
 
@@ -137,7 +142,7 @@ class StateTable(Protocol):
         ...
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows to a log."""
+        """Add rows to a log, or to a ``multiple`` table."""
         ...
 
     def evict(self, mark_us: int) -> pl.DataFrame:
@@ -162,7 +167,7 @@ class StateTable(Protocol):
 
     @property
     def rows(self) -> int:
-        """Keys of a table, rows of a log."""
+        """Keys of a table, rows of a log or of a ``multiple`` table."""
         ...
 
     @property

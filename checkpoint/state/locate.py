@@ -110,13 +110,13 @@ def search(run: Run, times: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64
 
 def _first_rows(run: Run, wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
     if run.fence is None or run.segments[0].size > 1 or not run.fence.suits(wanted.size):
-        return _search_ranges(run.hashes, wanted, low, high)
+        return search_ranges(run.hashes, wanted, low, high)
     low, high = run.fence.pages_of(wanted, run.frame.height)
     run.fence.fetch_ahead(run.hashes, np.concatenate((low, high - 1)))
     return _bisected(run.hashes, wanted, low, high)
 
 
-def _search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
+def search_ranges(column: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], low: Index, high: Index) -> Index:
     """Return for each wanted value the first row in [low, high) that is not smaller; ``high`` if all are.
 
     Wanted values of one range stand together. A few ranges are searched one by one, many all at once by bisection.

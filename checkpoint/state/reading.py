@@ -111,7 +111,13 @@ class StoredVersion:
 
 def spec_of(entry: dict[str, Any]) -> TableSpec:
     """Return what the stored table holds; how a log is reduced only its query knows."""
-    return TableSpec(keys=tuple(entry["keys"]), time_key=entry["time_key"], schema=schema_in(entry), removable=entry["removable"])
+    return TableSpec(
+        keys=tuple(entry["keys"]),
+        time_key=entry["time_key"],
+        schema=schema_in(entry),
+        removable=entry["removable"],
+        multiple=entry.get("multiple", False),  # older checkpoints know no such tables
+    )
 
 
 def merged_or_all(runs: tuple[Run, ...], spec: TableSpec, *, is_log: bool) -> pl.DataFrame:

@@ -231,7 +231,7 @@ def merged_rows(runs: Sequence[Run], spec: TableSpec, *, has_oldest: bool = True
         rows = pl.concat([run.live for run in reversed(runs)]).select(list(spec.schema))
         return sorted_rows(spec.reduce(rows), spec)
     rows = pl.concat([run.live for run in runs]).sort([TIME, HASH], maintain_order=True)
-    newest = newest_of_each(rows, spec)
+    newest = rows if spec.multiple else newest_of_each(rows, spec)
     return (with_values(newest, spec) if spec.removable and has_oldest else newest).rechunk()
 
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from microbatch.checkpoint.state.hashing import HASH, TIME, hashes_of
 from microbatch.checkpoint.state.locate import fetch, locate, locate_latest
+from microbatch.checkpoint.state.matching import matches
 from microbatch.checkpoint.state.run import Run, merged_rows, sorted_rows, with_values
 from microbatch.errors import PlanError
 from microbatch.protocols import TableSpec
@@ -66,6 +67,10 @@ class Table:
         where = locate_latest(self.runs, keys, hashes_of(keys, self.spec).to_numpy(), names)
         return fetch(self.runs, where, self._values)
 
+    def matches(self, asked: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
+        """Return the rows of a ``multiple`` table that have the asked keys, and for each the row number in ``asked`` of its key."""
+        return matches(self.runs, asked, self.spec)
+
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
         """Put prepared rows in the place of those with the same keys; ``known`` are there (None: as many as the last look-up found)."""
         if prepared.height:
@@ -80,8 +85,9 @@ class Table:
         self.keys -= prepared.height
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows to a log."""
+        """Add rows to a log, or to a ``multiple`` table."""
         if rows.height:
+            self.keys += rows.height if self.spec.multiple else 0
             self._add(sorted_rows(rows, self.spec))
 
     def _add(self, frame: pl.DataFrame) -> None:
@@ -105,8 +111,8 @@ class Table:
         """Remove the rows up to the mark and return how many keys that were."""
         gone = self._passed(mark_us)
         self._forget(mark_us)
-        if len(gone) == 1 and self.spec.reduce is None and not self.spec.removable:
-            removed = gone[0].rows  # a run holds a key once
+        if self.spec.multiple or (len(gone) == 1 and self.spec.reduce is None and not self.spec.removable):
+            removed = sum(run.rows for run in gone)  # a run holds a key once
         else:
             removed = merged_rows(gone, self.spec).height if gone else 0
         self.keys -= removed
@@ -138,7 +144,7 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """Keys of a table, rows of a log."""
+        """Keys of a table, rows of a log or of a ``multiple`` table."""
         return sum(run.rows for run in self.runs) if self.spec.reduce else self.keys
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 import polars as pl
 
 from microbatch.api.group_by import StreamGroupBy, flatten
+from microbatch.api.joining import Joined
 from microbatch.api.options import QueryOptions, did_you_mean
 from microbatch.api.query import Query
 from microbatch.api.refused import refused_verb
@@ -16,13 +17,12 @@ from microbatch.api.writing import to_sink
 from microbatch.clock import SystemClock
 from microbatch.durations import Duration, duration_us
 from microbatch.errors import PlanError
-from microbatch.plan.checks import check_static_join, check_union
+from microbatch.plan.checks import check_union
 from microbatch.plan.explain import explain
 from microbatch.plan.names import named
 from microbatch.plan.nodes import (
     AssignWindow,
     Deduplicate,
-    JoinStatic,
     Limit,
     MapBatches,
     Node,
@@ -197,27 +197,30 @@ class StreamFrame:
         suffix: str = "_right",
         nulls_equal: bool = False,
         coalesce: bool | None = None,
+        where: pl.Expr | None = None,
+        within: Duration | None = None,
+        name: str | None = None,
     ) -> StreamFrame:
-        """Return this frame joined with a bounded one, as ``pl.LazyFrame.join`` does.
+        """Return this frame joined with a bounded one or with another stream, as ``pl.LazyFrame.join`` does.
 
-        ``how``: inner, left, semi, anti with the stream on the left; inner, right with the stream on the right. The bounded side is read
-        anew in each batch; if it changes while the query runs, rows join with what it was in their batch.
+        With a bounded frame ``how`` is inner, left, semi, anti with the stream on the left; inner, right with the stream on the right. That
+        side is read anew in each batch; if it changes while the query runs, rows join with what it was in their batch.
+
+        With a stream ``how`` is inner, left, right, full, semi or anti. Both sides keep rows until the watermark says that they can meet no
+        more, by event time among the keys or in the condition; without either for ever, which only inner joins may. A row that met none
+        comes out when that is certain (Spark: stream-stream join; the anti join is our own). For two streams only:
+
+        ``where`` must hold of a pair besides the keys, over the columns of both sides; right columns of a name that the left has too carry
+        the suffix. A range between the event times, such as ``pl.col("click_at").is_between(pl.col("seen_at"), pl.col("seen_at") +
+        pl.duration(hours=1))``, bounds the state. ``within``: the event times are at most so far apart, inclusive. ``name`` identifies
+        the state in the checkpoint. Raises PlanError, saying what to write, if the sides do not fit or a row might wait for ever.
         """
         right = other._node if isinstance(other, StreamFrame) else Static(frame=other.lazy())
-        options: dict[str, object] = {
-            "on": on,
-            "how": how,
-            "left_on": left_on,
-            "right_on": right_on,
-            "suffix": suffix,
-            "nulls_equal": nulls_equal,
-        }
-        options |= {} if coalesce is None else {"coalesce": coalesce}
-        # A stream's own order is kept, so that first and last mean the same in a batch of one file and of many.
-        order = {} if how in ("semi", "anti") else {"maintain_order": "left" if is_streaming(self._node) else "right"}
-        node = JoinStatic(left=self._node, right=right, options=options | order)
-        check_static_join(node)
-        return StreamFrame(node)
+        given = Joined(
+            left=self._node, right=right, how=how, on=on, left_on=left_on, right_on=right_on, suffix=suffix, nulls_equal=nulls_equal,
+            coalesce=coalesce,
+        )  # fmt: skip
+        return StreamFrame(given.node(where, within, name))
 
     # -- rows that depend on rows before ----------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ class Execution:
         ranges = dict(zip(map(id, opened.sources), zip(self._start, plan.offsets, opened.readers, strict=True), strict=True))
         expected = 0
 
-        def rows_of(source: Source) -> pl.LazyFrame:
+        def rows_of(source: Source, places: int) -> pl.LazyFrame:
             nonlocal expected
             start, end, reader = ranges[id(source)]
             if start == end:
@@ -175,9 +175,9 @@ class Execution:
                 rows = reader.read(start, end)
                 known = reader.row_count(start, end)
             if known is None:
-                batch.observe(rows.select(pl.len()), lambda figures: _add(counted, source, int(figures.item())))
+                batch.observe(rows.select(pl.len()), lambda figures: _add(counted, source, places * int(figures.item())))
             else:
-                _add(counted, source, known)
+                _add(counted, source, places * known)
             expected += known if known is not None else self._last_rows.get(id(source), 0)
             batch.engine = engine_for(expected)
             return rows

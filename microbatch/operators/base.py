@@ -37,20 +37,22 @@ class Batch:
     """One evaluation of the plan: the rows of each source, the marks, and figures that ride along in the same pass over the rows.
 
     An operator that only needs a figure (a maximum, a count) hands a tiny query to ``observe``; it is run by the next ``collect``,
-    where Polars shares the common part, so that rows are read once.
+    where Polars shares the common part, so that rows are read once. ``done`` holds the rows of each step that has run, by its identity.
+    ``rows_of`` takes a source and in how many places of the plan its rows stand, as often as they are counted.
 
     ``operator_id`` is the name of the operator that looks at the batch, empty for one without state. ``late`` takes the rows that operators
     refuse as late; None: nobody keeps them, count them only.
     """
 
     batch_id: int
-    rows_of: Callable[[Source], pl.LazyFrame]
+    rows_of: Callable[[Source, int], pl.LazyFrame]
     marks: Marks
     time_us: int
     mode: OutputMode
     engine: Engine = "in-memory"
     operator_id: str = ""
     late: list[LateRows] | None = None
+    done: dict[int, pl.LazyFrame] = field(default_factory=dict[int, pl.LazyFrame])
     _waiting: list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]] = field(
         default_factory=list[tuple[pl.LazyFrame, Callable[[pl.DataFrame], None]]]
     )

@@ -39,10 +39,11 @@ class Timed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSource:
-    """The batch's rows of one source."""
+    """The batch's rows of one source, read once for all ``places`` of the plan they stand in."""
 
     source: Source
+    places: int
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:  # noqa: ARG002
         """Return the rows between the batch's two offsets."""
-        return batch.rows_of(self.source)
+        return batch.rows_of(self.source, self.places)

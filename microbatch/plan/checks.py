@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from microbatch.errors import PlanError
 from microbatch.model import OutputMode
-from microbatch.plan.nodes import Aggregate, Deduplicate, JoinStatic, Limit, Node, RowWise, StatefulNode, is_streaming, walk
-from microbatch.plan.schema import event_times, schema_of
+from microbatch.plan.join_columns import PRESERVED
+from microbatch.plan.nodes import Aggregate, Deduplicate, JoinStatic, JoinStreams, Limit, Node, RowWise, StatefulNode, is_streaming, walk
+from microbatch.plan.schema import bounds_of_join, event_times, schema_of
 from microbatch.plan.state_checks import check_map_states
 
 WHOLE_RESULT_VERBS = ("sort",)
@@ -104,9 +105,6 @@ def check_static_join(node: JoinStatic) -> None:
     """Raise PlanError unless one side is bounded and the stream stands on a side whose rows can be answered at once."""
     how = str(node.options.get("how", "inner"))
     stream = {side for side, n in (("left", node.left), ("right", node.right)) if is_streaming(n)}
-    if len(stream) == 2:
-        msg = "a join of two streams is not supported; make one side a bounded frame (mb.static(frame))"
-        raise PlanError(msg)
     if stream and not stream <= _STREAM_MAY_BE.get(how, set()):
         side = next(iter(stream))
         msg = (
@@ -114,6 +112,32 @@ def check_static_join(node: JoinStatic) -> None:
             f"stream; allowed: inner, left, semi, anti with the stream on the left, inner and right with the stream on the right"
         )
         raise PlanError(msg)
+
+
+def check_stream_join(node: JoinStreams) -> None:
+    """Raise PlanError unless rows that must come out when they met none are dead some day (Spark: checkForStreamStreamJoinWatermark)."""
+    if node.how not in PRESERVED:
+        msg = f"join(how={node.how!r}) of two streams: how must be one of {', '.join(PRESERVED)}"
+        raise PlanError(msg)
+    columns = schema_of(node)  # refuses what does not fit
+    bounds = bounds_of_join(node)
+    needs = {"semi": ("left",), "anti": ("left",)}.get(node.how, PRESERVED[node.how])
+    if not needs or any(bounds.ends(side) for side in needs):
+        return
+    times = [next(iter(event_times(n)), None) for n in (node.left, node.right)]
+    missing = [side for side, time in zip(("left", "right"), times, strict=True) if time is None]
+    if missing:
+        way_out = f"give the {' and the '.join(missing)} side .with_watermark(column, delay), then bound the times in the join"
+    else:
+        way_out = (
+            f'bound them: within="1h", or where=pl.col({times[0]!r}).is_between(...) over the event times of both sides, '
+            f"or join on event time, such as the end of a window"
+        )
+    msg = (
+        f'join(how="{node.how}") of two streams: a row of the {needs[0]} side could wait for its match for ever, so it would '
+        f"never be known that it has none; {way_out}. The join has {list(columns)}"
+    )
+    raise PlanError(msg)
 
 
 def check_union(inputs: tuple[Node, ...]) -> None:
@@ -148,8 +172,25 @@ def _check_chain(node: StatefulNode, mode: OutputMode) -> None:
                 f'not "{mode}"'
             )
             raise PlanError(msg)
+    if isinstance(node, JoinStreams):
+        _check_join_mode(node, mode)
     if isinstance(node, Limit) and mode is OutputMode.UPDATE:
         msg = 'limit() in mode="update" is refused: a changed row could push another one out; use mode="append" or "complete"'
+        raise PlanError(msg)
+
+
+def _check_join_mode(node: JoinStreams, mode: OutputMode) -> None:
+    """Raise PlanError unless the join's rows are final in this mode, and those it reads are."""
+    if mode is OutputMode.APPEND:
+        return
+    if any(isinstance(n, Aggregate) for n in walk(node)):
+        msg = f'a join of two streams after an aggregation runs in mode="append" only (its rows must be final), not "{mode}"'
+        raise PlanError(msg)
+    if mode is OutputMode.COMPLETE or node.how not in ("inner", "semi"):
+        msg = (
+            f'join(how="{node.how}") of two streams runs in mode="append" only, not "{mode}": a row comes out once, when it is known what '
+            f"it met, and is not kept; inner and semi joins run in update mode too"
+        )
         raise PlanError(msg)
 
 

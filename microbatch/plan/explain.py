@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from microbatch.plan.join_bounds import time_of
 from microbatch.plan.nodes import (
     Aggregate,
     AssignSession,
     AssignWindow,
     Deduplicate,
     JoinStatic,
+    JoinStreams,
     Limit,
     MapBatches,
     MapState,
@@ -19,7 +21,7 @@ from microbatch.plan.nodes import (
     WithWatermark,
     inputs_of,
 )
-from microbatch.plan.schema import event_time_key, schema_of
+from microbatch.plan.schema import bounds_of_join, event_time_key, event_times, schema_of
 from microbatch.plan.ttl import TimeToLive
 
 
@@ -52,8 +54,8 @@ def _line(node: Node) -> str:
             return f"SESSION {node.names[0]}, {node.names[1]} over {s.time}: open for {gap} after a row"
         case Union():
             return "UNION"
-        case JoinStatic():
-            return f"JOIN {node.options.get('how', 'inner')} with a bounded side"
+        case JoinStatic() | JoinStreams():
+            return _join_line(node)
         case Deduplicate():
             return f"UNIQUE by {list(node.keys)}{', within the watermark' if node.within_watermark else ''}{_kept(node.ttl, ', ')}"
         case Limit():
@@ -75,6 +77,26 @@ def _map_state(node: MapState) -> str:
     state = ", ".join(f"{name}: {dtype}" for name, dtype in node.state.items())
     when = f", timeouts by {node.timeout}" if node.timeout else f", timers by {node.timers}" if node.timers else ""
     return f"MAP_STATE by {list(node.keys)}, {node.label} keeps {state}{when} -> {_columns(node)}"
+
+
+def _join_line(node: JoinStatic | JoinStreams) -> str:
+    if isinstance(node, JoinStatic):
+        return f"JOIN {node.options.get('how', 'inner')} with a bounded side"
+    bounds = bounds_of_join(node)
+    keys = ", ".join(f"{a} = {b}" for a, b in node.keys)
+    where = "" if node.where is None else f", where {node.where}"
+    if bounds.key is not None:
+        kept = f"rows of both sides kept until the watermark reaches {node.keys[bounds.key][0]}"
+    else:
+        sides = (("left", node.left, bounds.left_us), ("right", node.right, bounds.right_us))
+        kept = ", ".join(_side_kept(side, event_times(below), offset_us) for side, below, offset_us in sides)
+    return f"JOIN {node.how} of two streams by {keys}{where}; {kept}"
+
+
+def _side_kept(side: str, times: dict[str, bool], offset_us: int | None) -> str:
+    if offset_us is None:
+        return f"{side} rows kept for ever"
+    return f"{side} rows kept until the watermark reaches {time_of(times)} {'-' if offset_us > 0 else '+'} {abs(offset_us) / 1e6:g} s"
 
 
 def _columns(node: Node) -> str:

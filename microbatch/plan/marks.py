@@ -6,7 +6,8 @@ then later nodes must wait for them. As every step is "so much behind", a whole 
 
 from __future__ import annotations
 
-from microbatch.plan.nodes import MapState, Node, WithWatermark, inputs_of
+from microbatch.plan.nodes import JoinStreams, MapState, Node, WithWatermark, inputs_of
+from microbatch.plan.schema import bounds_of_join
 
 
 def behind_us(node: Node) -> int | None:
@@ -15,7 +16,10 @@ def behind_us(node: Node) -> int | None:
         return 0
     if isinstance(node, MapState):
         return None
-    return input_behind_us(node)
+    behind = input_behind_us(node)
+    if isinstance(node, JoinStreams) and behind is not None:
+        return behind + bounds_of_join(node).behind_us
+    return behind
 
 
 def input_behind_us(node: Node) -> int | None:

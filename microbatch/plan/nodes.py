@@ -95,6 +95,25 @@ class JoinStatic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class JoinStreams:
+    """A join of two streams by equal keys and ``where``, a condition over the columns of both sides.
+
+    ``keys`` are pairs of expressions, one of each side. Right columns of a name that the left has too carry ``suffix``: in ``where``
+    always, in the result as ``pl.LazyFrame.join`` has it. ``name`` is the user's, or None.
+    """
+
+    left: Node
+    right: Node
+    how: str
+    keys: tuple[tuple[pl.Expr, pl.Expr], ...]
+    where: pl.Expr | None
+    suffix: str
+    nulls_equal: bool
+    coalesce: bool | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Aggregate:
     """One row per distinct value of the key columns; ``aggs`` are ordinary Polars aggregations. ``name`` is the user's, or None.
 
@@ -167,22 +186,8 @@ class MapState:
         return self.timeout or self.timers
 
 
-Node: TypeAlias = (
-    Scan
-    | Static
-    | RowWise
-    | MapBatches
-    | WithWatermark
-    | AssignWindow
-    | AssignSession
-    | Union
-    | JoinStatic
-    | Aggregate
-    | Deduplicate
-    | Limit
-    | MapState
-)
-StatefulNode: TypeAlias = Aggregate | Deduplicate | Limit | MapState
+StatefulNode: TypeAlias = JoinStreams | Aggregate | Deduplicate | Limit | MapState
+Node: TypeAlias = Scan | Static | RowWise | MapBatches | WithWatermark | AssignWindow | AssignSession | Union | JoinStatic | StatefulNode
 
 
 def inputs_of(node: Node) -> tuple[Node, ...]:
@@ -192,7 +197,7 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
             return ()
         case Union():
             return node.inputs
-        case JoinStatic():
+        case JoinStatic() | JoinStreams():
             return (node.left, node.right)
         case _:
             return (node.input,)

@@ -11,12 +11,14 @@ import polars as pl
 from microbatch.errors import PlanError
 from microbatch.plan.aggregates import split_aggregates
 from microbatch.plan.batch_time import at_time, tells_time
+from microbatch.plan.join_columns import join_bounded
 from microbatch.plan.nodes import (
     Aggregate,
     AssignSession,
     AssignWindow,
     Deduplicate,
     JoinStatic,
+    JoinStreams,
     Limit,
     MapBatches,
     MapState,
@@ -62,11 +64,11 @@ def run_node(node: Node, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf, no
             return _placed(node, inputs[0], schema_of(node.input))
         case Union():
             return pl.concat(inputs, how="vertical")
-        case JoinStatic():
-            return inputs[0].join(inputs[1], **cast("dict[str, Any]", node.options))
+        case JoinStatic() | JoinStreams():
+            return _joined(node, inputs, schema_of)
+        case Deduplicate() if node.within_watermark or node.ttl:
+            raise PlanError(_NOT_BOUNDED)
         case Deduplicate():
-            if node.within_watermark or node.ttl:
-                raise PlanError(_NOT_BOUNDED)
             return inputs[0].unique(list(node.keys), keep="first", maintain_order=True)
         case Limit():
             return inputs[0].limit(node.n)
@@ -81,6 +83,12 @@ def _placed(node: AssignWindow | AssignSession, rows: pl.LazyFrame, schema: pl.S
     if isinstance(node, AssignWindow):
         return assign_window(rows, node.window, node.names, check_window(node.window, schema))
     return assign_session(rows, node.session, node.names, check_session(node.session, schema))
+
+
+def _joined(node: JoinStatic | JoinStreams, inputs: Sequence[pl.LazyFrame], schema_of: SchemaOf) -> pl.LazyFrame:
+    if isinstance(node, JoinStreams):
+        return join_bounded(node, inputs, schema_of)
+    return inputs[0].join(inputs[1], **cast("dict[str, Any]", node.options))
 
 
 def run_bounded(node: Node, schema_of: SchemaOf, now_us: int) -> pl.LazyFrame:

@@ -10,12 +10,15 @@ import polars as pl
 
 from microbatch.errors import PlanError
 from microbatch.plan.aggregates import split_aggregates
+from microbatch.plan.join_bounds import JoinBounds, join_bounds
+from microbatch.plan.join_columns import JoinColumns, join_columns
 from microbatch.plan.nodes import (
     Aggregate,
     AssignSession,
     AssignWindow,
     Deduplicate,
     JoinStatic,
+    JoinStreams,
     Limit,
     MapBatches,
     MapState,
@@ -69,7 +72,7 @@ def schema_of(node: Node) -> pl.Schema:
             inputs = [node.input]
         case Union():
             inputs = list(node.inputs)
-        case JoinStatic():
+        case JoinStatic() | JoinStreams():
             inputs = [node.left, node.right]
     try:
         return run_node(node, [pl.LazyFrame(schema=schema_of(i)) for i in inputs], schema_of).collect_schema()
@@ -106,11 +109,41 @@ def event_times(node: Node) -> dict[str, bool]:
         case Union():
             every = [event_times(i) for i in node.inputs]
             return {c: is_end for times in every for c, is_end in times.items()}
+        case JoinStreams():
+            return _joined_times(node)
         case JoinStatic():
             both = {**event_times(node.left), **event_times(node.right)}
             return {c: is_end for c, is_end in both.items() if c in schema_of(node)}
         case RowWise():
             return _through(node, event_times(node.input))
+
+
+def columns_of_join(node: JoinStreams) -> JoinColumns:
+    """Return the columns of a join of two streams."""
+    return join_columns(node, schema_of(node.left), schema_of(node.right))
+
+
+def bounds_of_join(node: JoinStreams) -> JoinBounds:
+    """Return how long the rows of each side of a join of two streams can still meet others."""
+    return join_bounds(node, event_times(node.left), event_times(node.right), columns_of_join(node).right.names)
+
+
+def _joined_times(node: JoinStreams) -> dict[str, bool]:
+    """Return the event times of both sides under their names in the result.
+
+    A column that holds keys of both sides is one if both are, in an inner join, where they are equal, if one of them is.
+    """
+    columns = columns_of_join(node)
+    both = {columns.sides[s].names[c]: e for s, n in (("left", node.left), ("right", node.right)) for c, e in event_times(n).items()}
+    if node.how == "inner":
+        for pair in zip(columns.left.keys, columns.right.keys, strict=True):
+            both |= dict.fromkeys(pair, max(both[c] for c in pair if c in both)) if both.keys() & set(pair) else {}
+    found: dict[str, bool] = {}
+    for expression in columns.output:
+        roots = expression.meta.root_names()
+        if all(c in both for c in roots):
+            found[expression.meta.output_name()] = both[roots[0]]
+    return found
 
 
 @_once

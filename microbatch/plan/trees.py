@@ -170,3 +170,22 @@ def expanded(tree: Tree, columns: Callable[[Tree], Sequence[str]]) -> list[Tree]
 def _with_choice(tree: Tree, choices: Sequence[list[Tree]], k: int) -> Tree:
     chosen = iter([c[k if len(c) > 1 else 0] for c in choices])
     return with_operands(tree, lambda _: next(chosen))
+
+
+def conjuncts(tree: Tree) -> list[Tree]:
+    """Return the conditions that all hold where a condition holds: what ``&``, ``all_horizontal`` and ``is_between`` put together."""
+    tag, body = node(tree)
+    if tag == "BinaryExpr" and body["op"] in ("And", "LogicalAnd"):
+        return [*conjuncts(body["left"]), *conjuncts(body["right"])]
+    if tag == "Alias":
+        return conjuncts(body[0])
+    if tag == "Function" and function_of(body)[0] == "Boolean.AllHorizontal":
+        return [part for given in body["input"] for part in conjuncts(given)]
+    if tag == "Function" and function_of(body)[0] == "Boolean.IsBetween":
+        value, low, high = body["input"]
+        closed = function_of(body)[1]["closed"]
+        return [
+            {"BinaryExpr": {"left": value, "op": "GtEq" if closed in ("Both", "Left") else "Gt", "right": low}},
+            {"BinaryExpr": {"left": value, "op": "LtEq" if closed in ("Both", "Right") else "Lt", "right": high}},
+        ]
+    return [tree]
