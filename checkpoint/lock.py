@@ -8,7 +8,7 @@ import platform
 from io import FileIO
 from pathlib import Path
 
-from microbatch.checkpoint.atomic import make_folder
+from microbatch.checkpoint.atomic import error_names, make_folder
 from microbatch.checkpoint.layout import LOCK
 from microbatch.errors import CheckpointInUseError
 
@@ -42,8 +42,9 @@ class CheckpointLock:
             raise _in_use(path, holder) from error
         lock = cls(file)
         try:
-            file.truncate(0)
-            file.write(_myself().encode())
+            with error_names(path / LOCK):
+                file.truncate(0)
+                file.write(_myself().encode())
         except OSError:
             lock.release()
             raise

@@ -49,7 +49,7 @@ class QueryFailedError(MicrobatchError):
     Attributes
     ----------
     query_id
-        Identity of the query, as in ``<checkpoint>/metadata``.
+        Identity of the query, as in ``<checkpoint>/metadata``; empty if the disk did not let it be opened.
     batch_id
         The batch that failed, or None if the query failed between batches.
     """

@@ -61,7 +61,7 @@ class QueryLoop:
         self._last_idle_trigger = 0
         self._ended = False
         # Opened here, so that a wrong checkpoint, table or schema is told to the caller of start, not to a thread.
-        self.execution = Execution(open_query(spec), self.run_id)
+        self.execution = _opened(spec, self.run_id)
         self.query_id = self.execution.query_id
 
     def run(self) -> None:
@@ -181,3 +181,11 @@ class QueryLoop:
                 getattr(listener, event)(*args)
             except Exception:  # noqa: BLE001 - a listener is a guest: what it raises must not stop the query
                 _log.exception("listener %r failed in %s; the query goes on", listener, event)
+
+
+def _opened(spec: QuerySpec, run_id: str) -> Execution:
+    try:
+        return Execution(open_query(spec), run_id)
+    except OSError as cause:
+        msg = f"query {spec.name or spec.checkpoint} could not be opened: {cause}; no batch was begun: repair the cause and start it again"
+        raise QueryFailedError(msg, query_id="", batch_id=None) from cause
