@@ -155,11 +155,14 @@ class QueryLoop:
 
     def _failure(self, cause: BaseException) -> QueryFailedError:
         plan = self.execution.current
-        where = f"batch {plan.batch_id} (offsets {list(self.execution.offsets)} to {list(plan.offsets)})" if plan else "between batches"
+        where, counts, then = "between batches", "Every batch before counts", ""
+        if plan:
+            where = f"at batch {plan.batch_id} (offsets {list(self.execution.offsets)} to {list(plan.offsets)})"
+            counts, then = "Nothing of the batch counts yet", ": it goes on with this batch"
         kind = "" if isinstance(cause, MicrobatchError) else f"{type(cause).__name__}: "
         msg = (
-            f"query {self.spec.name or self.query_id} stopped at {where}: {kind}{cause}. Nothing of the batch counts yet; "
-            f"repair the cause and start the query again on the same checkpoint: it goes on with this batch"
+            f"query {self.spec.name or self.query_id} stopped {where}: {kind}{cause}. {counts}; "
+            f"repair the cause and start the query again on the same checkpoint{then}"
         )
         error = QueryFailedError(msg, query_id=self.query_id, batch_id=plan.batch_id if plan else None)
         error.__cause__ = cause

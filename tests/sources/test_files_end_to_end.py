@@ -280,3 +280,23 @@ def test_a_missing_folder_stops_the_query_and_is_named(tmp_path: Path) -> None:
     frame = mb.scan_files(tmp_path / "nowhere", schema=SCHEMA, format="csv")
     with pytest.raises((mb.SourceError, mb.QueryFailedError), match="nowhere"):
         frame.sink_memory(mb.MemorySink(), checkpoint=tmp_path / "c").run()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({"n": ["t"], "s": ["a"]}, "column 'n' is String, the schema says Int64"),
+        ({"n": [1]}, r"column 's' \(String\) of the schema is missing; the file has \['n'\]"),
+        ({"n": [1], "s": ["a"], "more": [1]}, r"column 'more' \(Int64\) is not in the schema, which has \['n', 's'\]"),
+    ],
+    ids=["another dtype", "a column less", "a column more"],
+)
+def test_a_file_with_another_schema_stops_the_query_and_both_are_named(landing: Landing, rows: dict[str, Any], told: str) -> None:
+    landing.add("1.parquet", ROWS)
+    job = Job(landing, "*.parquet")
+    assert job.run() == [[1, 2]]
+    landing.add("2.parquet", pl.DataFrame(rows))
+    with pytest.raises(mb.QueryFailedError, match=rf"2\.parquet cannot be read as parquet: {told}; repair the file, or .*schema="):
+        job.run()
+    landing.add("2.parquet", ROWS.head(1))
+    assert job.run() == [[1]]
