@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -78,9 +78,9 @@ def test_windows_over_a_change_of_daylight_saving_lose_and_double_nothing(tmp_pa
     counts = stream.frame().with_watermark("at", "10m").group_by(mb.window("at", size)).len()
     query = counts.sink_memory(out, checkpoint=tmp_path / "c")
     for k in range(0, at.len(), 4):
-        stream.add({"at": at.slice(k, 4).dt.convert_time_zone(zone)})
+        stream.add(at.slice(k, 4).dt.convert_time_zone(zone).to_frame())
         query.run()
-    stream.add({"at": pl.Series([begin + timedelta(hours=9)]).dt.replace_time_zone("UTC").dt.convert_time_zone(zone)})
+    stream.add({"at": [(begin + timedelta(hours=9)).replace(tzinfo=UTC).astimezone(ZoneInfo(zone))]})
     query.run()
     expected = at.to_frame().group_by(pl.col("at").dt.truncate(size).alias("window_start")).len()
     found = out.rows()

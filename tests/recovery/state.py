@@ -1,14 +1,32 @@
-"""The state of a checkpoint as rows."""
+"""What a job left behind: the state of its checkpoint as rows, and whether all of it is what one batch gives."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import polars as pl
+from polars.testing import assert_frame_equal
 
 import microbatch as mb
+from tests.recovery import jobs
 
 
 def open_windows(checkpoint: Path, operator: str | None = None) -> pl.DataFrame:
     """Return window_start and key of the groups in the state of the newest version, each once; ``operator`` None: the only one."""
     return mb.read_state(checkpoint, operator).select("window_start", "key").unique().collect()
+
+
+def check(root: Path, sink: str) -> None:
+    """The table is what one Polars query over all files gives, and the state what the watermark has not closed."""
+    order = ["window_start", "key"]
+    wanted = jobs.expected(root, sink)
+    assert_frame_equal(jobs.table(root, sink).select(wanted.columns).sort(order), wanted.sort(order))
+    left = jobs.every_group(root, sink)
+    if sink != "delta-complete":
+        left = left.filter(pl.col("window_end") > jobs.watermark(root))
+    state = open_windows(root / "checkpoint", jobs.OPERATORS.get(sink))
+    assert_frame_equal(state.sort(order), left.select(order).sort(order))
+    if sink == "delta-late":
+        late = jobs.expected_late_rows(root)
+        assert late.height > 0
+        assert_frame_equal(jobs.late_rows(root).sort(late.columns), late.sort(late.columns))

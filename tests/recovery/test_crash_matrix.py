@@ -9,12 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
 from tests.recovery import jobs
-from tests.recovery.state import open_windows
+from tests.recovery.state import check
 
 KILLED = -9
 
@@ -50,22 +48,6 @@ def crasher() -> Iterator[Crasher]:
     crasher = Crasher()
     yield crasher
     crasher.close()
-
-
-def check(root: Path, sink: str) -> None:
-    """The table is what one Polars query over all files gives, and the state what the watermark has not closed."""
-    order = ["window_start", "key"]
-    wanted = jobs.expected(root, sink)
-    assert_frame_equal(jobs.table(root, sink).select(wanted.columns).sort(order), wanted.sort(order))
-    left = jobs.every_group(root, sink)
-    if sink != "delta-complete":
-        left = left.filter(pl.col("window_end") > jobs.watermark(root))
-    state = open_windows(root / "checkpoint", jobs.OPERATORS.get(sink))
-    assert_frame_equal(state.sort(order), left.select(order).sort(order))
-    if sink == "delta-late":
-        late = jobs.expected_late_rows(root)
-        assert late.height > 0
-        assert_frame_equal(jobs.late_rows(root).sort(late.columns), late.sort(late.columns))
 
 
 @pytest.mark.parametrize(("sink", "point"), [(sink, point) for sink in jobs.SINKS for point in jobs.points_of(sink)])

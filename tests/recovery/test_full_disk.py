@@ -8,13 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
 import microbatch as mb
 from tests.recovery import jobs
-from tests.recovery.state import open_windows
+from tests.recovery.state import check
 
 ROOM_BYTES = 8 << 20
 
@@ -40,18 +38,9 @@ def fill(disk: Path, *, free_bytes: int) -> Path:
     return filler
 
 
-def check(root: Path, sink: str) -> None:
-    """Table and state are what one Polars query over all files gives."""
-    order = ["window_start", "key"]
-    wanted = jobs.expected(root, sink)
-    assert_frame_equal(jobs.table(root, sink).select(wanted.columns).sort(order), wanted.sort(order))
-    left = jobs.every_group(root, sink).filter(pl.col("window_end") > jobs.watermark(root))
-    assert_frame_equal(open_windows(root / "checkpoint", None).sort(order), left.select(order).sort(order))
-
-
 @pytest.mark.parametrize("sink", ["delta-append", "delta-update", "files"])
 def test_a_full_disk_stops_the_query_and_it_goes_on_when_there_is_room(disk: Path, sink: str) -> None:
-    jobs.make_landing(disk / "landing", seed=3)
+    jobs.make_landing(disk / "landing", 3, sink)
     failures = 0
     # A little more room each time, so that it runs out in another place each time.
     for free_bytes in range(0, 40 * 4_096, 3 * 4_096):

@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
 from microbatch.checkpoint.layout import LOCK
 from tests.recovery import jobs
-from tests.recovery.state import open_windows
+from tests.recovery.state import check
 
 JOB = "import sys, pathlib; from tests.recovery import jobs; jobs.query(pathlib.Path(sys.argv[1]), sys.argv[2]).run()"
 
@@ -31,17 +29,6 @@ def ended(process: subprocess.Popen[str], code: int) -> str:
     _, told = process.communicate()
     assert process.returncode == code, told
     return told
-
-
-def check(root: Path, sink: str) -> None:
-    """Table and state are what one Polars query over all files gives."""
-    order = ["window_start", "key"]
-    wanted = jobs.expected(root, sink)
-    assert_frame_equal(jobs.table(root, sink).select(wanted.columns).sort(order), wanted.sort(order))
-    groups = jobs.every_group(root, sink)
-    left = groups if sink == "delta-complete" else groups.filter(pl.col("window_end") > jobs.watermark(root))
-    state = open_windows(root / "checkpoint", jobs.OPERATORS.get(sink))
-    assert_frame_equal(state.sort(order), left.select(order).sort(order))
 
 
 FAST = {("offsets_logged", "delta-append"), ("sink_files_written", "files"), ("sink_written", "delta-update")}

@@ -15,9 +15,9 @@ from tests.conformance import engine
 from tests.conformance.compare import check_equal, check_rows
 from tests.conformance.ports import snake
 from tests.conformance.report import MismatchError
+from tests.conformance.runners import rows
 from tests.conformance.sinks import Batch, outside_context
 from tests.conformance.steps import Do, Script, Step
-from tests.conformance.subject import Subject
 
 
 class DeltaRecorder:
@@ -43,14 +43,7 @@ class DeltaRecorder:
 
 def run(body: dict[str, Any], folder: Path) -> str:
     """Run the case's steps with a Delta sink."""
-    subject = Subject(body, folder)
-    subject.recorder = DeltaRecorder(folder / "table")
-    script = Script(subject, body, _STEPS)
-    try:
-        script.do(body["steps"])
-    finally:
-        subject.close()
-    return "; ".join(script.remarks)
+    return rows.run(body, folder, DeltaRecorder(folder / "table"), _STEPS)
 
 
 def _recorder(script: Script) -> DeltaRecorder:

@@ -11,9 +11,9 @@ import microbatch as mb
 from tests.conformance import engine
 from tests.conformance.compare import check_equal, check_rows
 from tests.conformance.ports import FilePort, snake
+from tests.conformance.runners import rows
 from tests.conformance.sinks import Batch
 from tests.conformance.steps import Do, Script, Step
-from tests.conformance.subject import Subject
 
 _FORMAT = "parquet"
 
@@ -43,15 +43,7 @@ class FileRecorder:
 
 def run(body: dict[str, Any], folder: Path) -> str:
     """Run the case's steps; file-sink cases write to a folder, the others to memory."""
-    subject = Subject(body, folder)
-    if body["runner"] == "file-sink":
-        subject.recorder = FileRecorder(folder / "sink")
-    script = Script(subject, body, _STEPS)
-    try:
-        script.do(body["steps"])
-    finally:
-        subject.close()
-    return "; ".join(script.remarks)
+    return rows.run(body, folder, FileRecorder(folder / "sink") if body["runner"] == "file-sink" else None, _STEPS)
 
 
 def _stray_file(script: Script, value: dict[str, Any], step: Step) -> None:
