@@ -49,7 +49,8 @@ class FilePort:
         self.folder = folder
         folder.mkdir(parents=True)
         self.format = str(spec.get("format", "text"))
-        self.columns: dict[str, str] = dict(spec.get("schema") or TEXT_COLUMNS)
+        self._declared: dict[str, str] | None = spec.get("schema") or (TEXT_COLUMNS if self.format == "text" else None)
+        self.columns: dict[str, str] = dict(self._declared or {})
         self.options: dict[str, Any] = dict(spec.get("options") or {})
         self._pattern = f"{folder}{spec.get('glob') or ''}"
         self._newest_ns = 0
@@ -65,7 +66,10 @@ class FilePort:
             if name not in known:
                 msg = f"file source option {name}"
                 raise NotSupportedError(msg)
-        return scan(self._pattern, format={"json": "ndjson"}.get(self.format, self.format), schema=engine.schema(self.columns), **options)
+        schema = None if self._declared is None else engine.schema(self._declared)
+        frame = scan(self._pattern, format={"json": "ndjson"}.get(self.format, self.format), schema=schema, **options)
+        self.columns = self._declared or dict.fromkeys(frame.columns, "inferred")
+        return frame
 
     def write(self, name: str, lines: list[str], mtime: float | None) -> None:
         """Let a file appear, whole; without ``mtime`` it is younger than all before it."""
@@ -103,12 +107,22 @@ def file_options(file_format: str, given: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     of_format: dict[str, Any] = {"has_header": False} if file_format == "csv" else {}
     for name, value in given.items():
-        ours = snake(name)
-        if ours in _OF_FORMAT:
-            of_format[_OF_FORMAT[ours]] = value
+        ours = _names().get(_plain(name), snake(name))
+        if ours in _OF_FORMAT.values():
+            of_format[ours] = value
         else:
-            options[_OTHERWISE_CALLED.get(ours, ours)] = _option_value(value)
+            options[ours] = _option_value(value)
     return options | ({"format_options": of_format} if of_format else {})
+
+
+def _names() -> dict[str, str]:
+    """Return our names under all names without case and underscores, in which Spark's do not differ."""
+    known = inspect.signature(connector("source:files")).parameters
+    return {_plain(theirs): ours for theirs, ours in ({n: n for n in known} | _OTHERWISE_CALLED | _OF_FORMAT).items()}
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 _BYTES = {"b": 1, "k": 1 << 10, "kb": 1 << 10, "m": 1 << 20, "mb": 1 << 20, "g": 1 << 30, "gb": 1 << 30}

@@ -14,7 +14,7 @@ from microbatch.registry import connector
 from tests.conformance import engine
 from tests.conformance.compare import check_equal, check_rows
 from tests.conformance.ports import snake
-from tests.conformance.report import MismatchError
+from tests.conformance.report import MismatchError, NotSupportedError
 from tests.conformance.runners import rows
 from tests.conformance.sinks import Batch, outside_context
 from tests.conformance.steps import Do, Script, Step
@@ -104,6 +104,9 @@ def _batch_write(script: Script, value: dict[str, Any], step: Step) -> None:
 
 def _txn_write(script: Script, value: dict[str, Any], step: Step) -> None:
     """One write outside any query that carries (application, version): one not above the recorded version changes nothing."""
+    if not {"app", "version"} <= value.keys():
+        msg = "half of a transaction id: the engine's own are whole"
+        raise NotSupportedError(msg)
     folder = str(_recorder(script).folder)
     rows = pl.DataFrame({"v": range(value["rows"])}, schema={"v": pl.Int64})
     sink = connector("sink:delta")(folder)

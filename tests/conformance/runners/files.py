@@ -26,7 +26,7 @@ class FileRecorder:
         self.options: dict[str, Any] = {}
 
     def query(self, frame: Any, options: dict[str, Any]) -> Any:
-        return engine.feature(frame, "sink_files")(str(self.folder), format=_FORMAT, **self.options, **options)
+        return engine.feature(frame, "sink_files")(str(self.folder), **{"format": _FORMAT, **self.options}, **options)
 
     def table(self) -> pl.DataFrame:
         """Return the rows of all committed files."""
