@@ -43,12 +43,16 @@ class Progress(dict[str, Any]):
         return json.dumps(self, indent=2)
 
 
+# Spark: ProgressReporter; all of them in every batch, 0 for what it had no need of.
+_PHASES = ("latestOffset", "walCommit", "getBatch", "queryPlanning", "addBatch", "commitOffsets")
+
+
 class Phases:
     """Milliseconds spent in each phase of one batch."""
 
     def __init__(self) -> None:
         self._started = stopwatch_us()
-        self._spent_us: dict[str, int] = {}
+        self._spent_us = dict.fromkeys(_PHASES, 0)
 
     @contextmanager
     def phase(self, name: str) -> Generator[None]:
@@ -57,7 +61,7 @@ class Phases:
         try:
             yield
         finally:
-            self._spent_us[name] = self._spent_us.get(name, 0) + stopwatch_us() - started
+            self._spent_us[name] += stopwatch_us() - started
 
     def total_us(self) -> int:
         """Return microseconds since the batch began."""

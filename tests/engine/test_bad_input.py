@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -215,40 +214,3 @@ def test_rows_another_writer_appends_stay_and_ours_come_once(tmp_path: Path) -> 
         query.run()
         write_deltalake(tmp_path / "t", pl.DataFrame({"v": [-v]}).to_arrow(), mode="append")
     assert sorted(pl.read_delta(str(tmp_path / "t"))["v"]) == [-2, -1, 1, 2]
-
-
-# -- the surface of a running query ------------------------------------------------------------------------------------------
-
-
-def test_a_query_that_failed_in_the_background_tells_why(tmp_path: Path) -> None:
-    def fail(rows: pl.DataFrame, batch_id: int) -> None:
-        msg = "no service"
-        raise RuntimeError(msg)
-
-    stream = mb.MemoryStream({"v": pl.Int64})
-    stream.add({"v": [1]})
-    query = stream.frame().sink_foreach_batch(fail, checkpoint=tmp_path / "c", name="q").start()
-    with pytest.raises(mb.QueryFailedError, match=r"query q stopped at batch 0.*no service"):
-        query.await_termination(timeout=30)
-    assert not query.is_active
-    assert isinstance(query.exception, mb.QueryFailedError)
-    assert str(query.status["message"]).startswith("Terminated with exception")
-    with pytest.raises(mb.QueryFailedError):
-        query.process_all_available()
-    query.stop()
-
-
-def test_a_handle_knows_its_identity_plan_and_recent_batches(tmp_path: Path) -> None:
-    stream = mb.MemoryStream({"v": pl.Int64})
-    with stream.frame().filter(pl.col("v") > 0).sink_memory(mb.MemorySink(), checkpoint=tmp_path / "c", name="q").start() as query:
-        for v in range(3):
-            stream.add({"v": [v]})
-            query.process_all_available()
-        assert (query.name, query.id) == ("q", json.loads((tmp_path / "c" / "metadata").read_text())["id"])
-        assert query.id != query.run_id
-        assert query.explain().startswith("FILTER")
-        assert [p["batchId"] for p in query.recent_progress] == [0, 1, 2]
-        assert query.last_progress == query.recent_progress[-1]
-        assert query.await_termination(timeout=0) is False
-    assert not query.is_active
-    assert query.await_termination() is True
