@@ -44,7 +44,7 @@ class Progress(dict[str, Any]):
 
 
 # Spark: ProgressReporter; all of them in every batch, 0 for what it had no need of.
-_PHASES = ("latestOffset", "walCommit", "getBatch", "queryPlanning", "addBatch", "commitOffsets")
+_PHASES: tuple[str, ...] = ("latestOffset", "walCommit", "getBatch", "queryPlanning", "addBatch", "commitOffsets")
 
 
 class Phases:
