@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import cache
 
@@ -46,8 +47,12 @@ def hash_order() -> int:
 
     A run with another number was sorted by another version of the library, and must be sorted again before it is searched.
     """
-    hashes = hash_rows(_probe())
-    return zlib.crc32(hashes.to_numpy().astype("<u8").tobytes())
+    return _order_of(hash_rows)
+
+
+@cache
+def _order_of(function: Callable[[pl.DataFrame], pl.Series]) -> int:
+    return zlib.crc32(function(_probe()).to_numpy().astype("<u8").tobytes())
 
 
 def hash_rows(keys: pl.DataFrame) -> pl.Series:
