@@ -14,13 +14,14 @@ from microbatch.faults import FAULT_POINTS
 from microbatch.model import OutputMode
 
 SCHEMA: dict[str, Any] = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
-SINKS = ("delta-append", "delta-update", "delta-complete", "files", "delta-session", "delta-late", "delta-map_state")
+SINKS = ("delta-append", "delta-update", "delta-complete", "files", "delta-session", "delta-late", "delta-map_state", "delta-unique")
 # Where the state has several tables, the name of the one with the groups.
-OPERATORS = {"delta-session": "session-key", "delta-map_state": "windows"}
+OPERATORS = {"delta-session": "session-key", "delta-map_state": "windows", "delta-unique": "windows"}
 COUNTS = [pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top")]
 KEPT = {"rows": pl.Int64, "sum": pl.Int64, "top": pl.Int64}
 N_FILES = 9
 FILES_A_BATCH = 2
+LIMIT = 480  # of some 540 rows
 DELAY = timedelta(seconds=45)
 WINDOW_END = pl.col("at").dt.truncate("10s") + timedelta(seconds=10)
 
@@ -40,11 +41,14 @@ def make_landing(folder: Path, seed: int, sink: str) -> None:
 
 
 def frame(root: Path, sink: str) -> mb.StreamFrame:
-    """Return counts and sums per key, and 10 s window or session of rows at most 1.5 s apart."""
+    """Return counts and sums per key, and 10 s window or session of rows at most 1.5 s apart; of a few different rows for one job."""
     events = mb.scan_files(root / "landing" / "*.parquet", schema=SCHEMA, max_files_per_trigger=FILES_A_BATCH).with_watermark("at", DELAY)
     if sink == "delta-map_state":
         windows = events.group_by(mb.window("at", "10s"), "key")
         return windows.map_state(counted, state_schema=KEPT, output_schema=KEPT, timers="event_time", name="windows")
+    if sink == "delta-unique":
+        fresh = mb.concat([events, events]).unique(within_watermark=True).limit(LIMIT)
+        return fresh.group_by(mb.window("at", "10s"), "key").agg(COUNTS, name="windows")
     window = mb.session_window("at", "1500ms") if sink == "delta-session" else mb.window("at", "10s")
     return events.group_by(window, "key").agg(COUNTS)
 
@@ -100,6 +104,8 @@ def expected(root: Path, sink: str) -> pl.DataFrame:
 def every_group(root: Path, sink: str) -> pl.DataFrame:
     """Return the groups of all rows, by one plain Polars query."""
     events = arrived(root).filter(~pl.col("is_late"))
+    if sink == "delta-unique":
+        events = events.unique(list(SCHEMA), keep="first", maintain_order=True).head(LIMIT)
     if sink == "delta-session":
         apart = pl.col("at").diff() > timedelta(milliseconds=1500)
         sessions = events.sort("key", "at").with_columns(number=apart.fill_null(True).cum_sum().over("key"))
