@@ -71,6 +71,7 @@ class Subject:
         self._builder = builder or self._build
         self.recorder: Recorder = recorder_for(str(body.get("area")))
         self.progress = ProgressLog()
+        self.more_options: dict[str, Any] = {}
         self.relation: Relation | None = None
         self.handle: Any = None
         self.start_error: Exception | None = None
@@ -93,7 +94,9 @@ class Subject:
         if unknown:
             msg = f"conf {min(unknown)}"
             raise NotSupportedError(msg)
-        return {ours: self.conf[theirs] for theirs, ours in _CONF.items() if theirs in self.conf} | {"clock": self.clock}
+        return (
+            {ours: self.conf[theirs] for theirs, ours in _CONF.items() if theirs in self.conf} | {"clock": self.clock} | self.more_options
+        )
 
     @property
     def ticking(self) -> bool:

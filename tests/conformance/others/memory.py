@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from microbatch.errors import MicrobatchError
+from microbatch.model import OutputMode
+from microbatch.plan.late import late_inputs
 from tests.conformance import engine
 from tests.conformance.compare import Row, check_equal, check_rows, difference, rows_of
+from tests.conformance.others.late import PER_SECOND, LateOutput
 from tests.conformance.others.pipeline import AHEAD_MS, FILLER, build, explicit_inputs, output_mode
 from tests.conformance.ports import MemoryPort
+from tests.conformance.relation import Relation
 from tests.conformance.report import MismatchError, NotSupportedError
 from tests.conformance.sinks import ForeachBatchRecorder
 from tests.conformance.subject import Subject
 
 Step = dict[str, Any]
-
-PER_SECOND = 1_000
 
 
 def run(body: dict[str, Any], folder: Path) -> str:
@@ -57,7 +59,7 @@ class Script:
         self.partitions = {name: spec.get("partitions", 1) for name, spec in body["inputs"].items()}
         self.remarks: list[str] = []
         self._seen = 0
-        self._late_seen = 0
+        self._late = LateOutput(body)
         self._keys = _keys(body)
         ports = {name: MemoryPort(self._columns(name, spec), per_second=PER_SECOND) for name, spec in body["inputs"].items()}
         mode = output_mode(body["pipeline"], self.mode)
@@ -65,10 +67,16 @@ class Script:
             {"pipeline": body["pipeline"], "inputs": {}, "output_mode": mode},
             folder,
             ports=ports,
-            builder=lambda frames: build(body["pipeline"], self.output, frames),
+            builder=lambda frames: self._build(body["pipeline"], frames),
         )
         if any("sink_fails" in step for step in body["steps"]):
             self.subject.recorder = ForeachBatchRecorder()
+
+    def _build(self, pipeline: list[Step], frames: Mapping[str, Any]) -> Relation:
+        relation = build(pipeline, self.output, frames)
+        if late_inputs(relation.frame.plan, OutputMode(self.subject.mode)):
+            self.subject.more_options = {"late_rows": self._late.sink}
+        return relation
 
     def _columns(self, name: str, spec: dict[str, Any]) -> dict[str, str]:
         return {**spec["schema"], **({FILLER: "bool"} if self.explicit else {})}
@@ -113,12 +121,10 @@ class Script:
         self._seen = len(rows)
         return rows if self.mode == "append" else last_per_key(rows, [self.output.index(k) for k in self._keys])
 
-    def late_count(self) -> int:
-        """Return how many rows were dropped as late since the last call."""
+    def late_rows(self) -> list[Row]:
+        """Return the rows that came too late since the last call."""
         self.subject.look()
-        total: int = sum(o["numRowsDroppedByWatermark"] for p in self.subject.progress.all for o in p["stateOperators"])
-        fresh, self._late_seen = total - self._late_seen, total
-        return fresh
+        return self._late.fresh()
 
 
 def last_per_key(rows: list[Row], positions: list[int]) -> list[Row]:
@@ -237,15 +243,12 @@ def _expect_watermark(script: Script, value: int | None, step: Step) -> None:
 
 
 def _expect_late_count(script: Script, value: int, step: Step) -> None:
-    check_equal("expect_late_count", value, script.late_count())
+    check_equal("expect_late_count", value, len(script.late_rows()))
 
 
 def _expect_late(script: Script, value: Any, step: Step) -> None:
-    """Without late rows as a table only their number can be looked at, and only "none" is an answer."""
-    if value and any(value.values() if isinstance(value, dict) else value):
-        msg = "late rows as a table"
-        raise NotSupportedError(msg)
-    check_equal("expect_late (count)", 0, script.late_count())
+    wanted = [row for rows in value.values() for row in rows] if isinstance(value, dict) else value
+    check_rows("expect_late", wanted, script.late_rows())
 
 
 _STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
