@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import polars as pl
 
 from microbatch.clock import new_uuid
+from microbatch.engine.growth import GrowthWatch
 from microbatch.engine.opened import Opened
 from microbatch.engine.progress import BatchFigures, Phases, Progress, SourceProgress, to_progress
 from microbatch.engine.watermark import WatermarkTracker
@@ -58,6 +59,7 @@ class Execution:
             position.operator_watermarks_us,
             position.watermark_us,
         )
+        self._growth = GrowthWatch(opened.spec, opened.checkpoint.query_id)
         self._last_started_us: int | None = None
         self._last_rows: dict[int, int] = {}
         self.current: BatchPlan | None = None
@@ -147,6 +149,7 @@ class Execution:
             self._commit(plan, state)  # 10
         fault_point("batch_committed")
         progress = self._figures(plan, phases, started_us, counted, rows.height)
+        self._growth.look(opened.plan.stateful)
         self._move_on(plan, started_us, counted)
         return progress
 
