@@ -27,8 +27,9 @@ from microbatch.protocols import SinkBatch
 from microbatch.registry import connector
 from tests.conformance import engine
 from tests.conformance.compare import Row, check_rows, difference, rows_of
-from tests.conformance.others.memory import PER_SECOND, check_error, check_kinds
-from tests.conformance.others.pipeline import build, explicit_inputs, output_mode
+from tests.conformance.others.late import PER_SECOND
+from tests.conformance.others.memory import check_error, check_kinds
+from tests.conformance.others.pipeline import build, explicit_inputs, output_mode, partitions_watched
 from tests.conformance.report import MismatchError, NotSupportedError
 from tests.conformance.sinks import outside_context
 
@@ -83,6 +84,9 @@ class Script:
 
     def __init__(self, body: dict[str, Any], folder: Path) -> None:
         check_kinds(body)
+        if any(count > 1 for count in partitions_watched(body).values()):
+            msg = "partitions of files"
+            raise NotSupportedError(msg)
         if explicit_inputs(body["pipeline"]):
             msg = "an explicit watermark on files"
             raise NotSupportedError(msg)

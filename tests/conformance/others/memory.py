@@ -12,7 +12,7 @@ from microbatch.plan.late import late_inputs
 from tests.conformance import engine
 from tests.conformance.compare import Row, check_equal, check_rows, difference, rows_of
 from tests.conformance.others.late import PER_SECOND, LateOutput
-from tests.conformance.others.pipeline import AHEAD_MS, FILLER, build, explicit_inputs, output_mode
+from tests.conformance.others.pipeline import AHEAD_MS, FILLER, build, explicit_inputs, output_mode, partitions_watched, port_name
 from tests.conformance.ports import MemoryPort
 from tests.conformance.relation import Relation
 from tests.conformance.report import MismatchError, NotSupportedError
@@ -35,9 +35,6 @@ def run(body: dict[str, Any], folder: Path) -> str:
 def check_kinds(body: dict[str, Any]) -> None:
     """Raise NotSupportedError for inputs other than plain streams."""
     for spec in body["inputs"].values():
-        if spec.get("partitions", 1) != 1:
-            msg = "partitions of a source"
-            raise NotSupportedError(msg)
         if spec.get("kind", "stream") != "stream":
             msg = f"input of kind {spec['kind']}"
             raise NotSupportedError(msg)
@@ -56,12 +53,16 @@ class Script:
         self.mode = str(body["output_mode"])
         self.ordered = bool(body.get("ordered"))
         self.explicit = explicit_inputs(body["pipeline"])
-        self.partitions = {name: spec.get("partitions", 1) for name, spec in body["inputs"].items()}
-        self.remarks: list[str] = []
+        self.partitions = partitions_watched(body)
+        self.remarks = [f"each partition of {name} is a stream of its own" for name, count in self.partitions.items() if count > 1]
         self._seen = 0
         self._late = LateOutput(body)
         self._keys = _keys(body)
-        ports = {name: MemoryPort(self._columns(name, spec), per_second=PER_SECOND) for name, spec in body["inputs"].items()}
+        ports = {
+            port_name(name, partition if self.partitions[name] > 1 else None): MemoryPort(self._columns(name, spec), per_second=PER_SECOND)
+            for name, spec in body["inputs"].items()
+            for partition in range(self.partitions[name])
+        }
         mode = output_mode(body["pipeline"], self.mode)
         self.subject = Subject(
             {"pipeline": body["pipeline"], "inputs": {}, "output_mode": mode},
@@ -94,9 +95,9 @@ class Script:
                 msg = f"step {number} {mismatch}"
                 raise MismatchError(msg) from mismatch
 
-    def port(self, name: str) -> MemoryPort:
-        """Return the way in for rows of an input."""
-        port = self.subject.ports[name]
+    def port(self, name: str, partition: int = 0) -> MemoryPort:
+        """Return the way in for rows of a partition of an input."""
+        port = self.subject.ports[port_name(name, partition if self.partitions[name] > 1 else None)]
         assert isinstance(port, MemoryPort)
         return port
 
@@ -158,20 +159,17 @@ def _keys(body: dict[str, Any]) -> list[str]:
 def _add(script: Script, value: dict[str, Any], step: Step) -> None:
     more = [False] if script.explicit else []
     for name, rows in value.items():
-        script.port(name).add([[*row, *more] for row in rows])
+        script.port(name, step.get("partition", 0)).add([[*row, *more] for row in rows])
 
 
 def _watermark(script: Script, value: dict[str, Any], step: Step) -> None:
     """Add the filler whose time less the delay is the watermark asked for."""
     for name, told in value.items():
-        # The only partition of an input is the input.
-        mark = next(iter(told.values())) if isinstance(told, dict) and script.partitions.get(name) == 1 else told
-        if not isinstance(mark, int):
-            msg = "partitions of a source"
-            raise NotSupportedError(msg)
-        port = script.port(name)
-        filler = {FILLER: True, script.explicit[name]: mark + AHEAD_MS}
-        port.add([[filler.get(column) for column in port.columns]])
+        of_partitions = told if isinstance(told, dict) else dict.fromkeys(range(script.partitions[name]), told)
+        for partition, mark in of_partitions.items():
+            port = script.port(name, int(partition))
+            filler = {FILLER: True, script.explicit[name]: mark + AHEAD_MS}
+            port.add([[filler.get(column) for column in port.columns]])
 
 
 def _run(script: Script, value: Any, step: Step) -> None:

@@ -29,7 +29,7 @@ FILLER = "filler"
 AHEAD_MS = 300 * 366 * 86_400_000
 """How far a filler stands ahead of the watermark: more than from 1970 to any time of a case."""
 
-# Not per_partition: an input with more than one partition is refused before.
+# Not per_partition: each partition is a stream with a watermark of its own then, and the union waits for the slowest.
 _UNKNOWN_WATERMARKS = ("idle_timeout_ms", "align_group", "max_drift_ms", "max_ahead_of_clock_ms")
 _UNKNOWN_WINDOW_FIELDS = ("early", "emit_at")
 
@@ -48,6 +48,17 @@ def explicit_inputs(pipeline: list[Op]) -> dict[str, str]:
     return {op["input"]: op["column"] for op in pipeline if op["op"] == "watermark" and op.get("explicit")}
 
 
+def partitions_watched(body: dict[str, Any]) -> dict[str, int]:
+    """Return how many partitions of each input have a watermark of their own; an input is one partition unless it asks for more."""
+    watched = {op["input"] for op in body["pipeline"] if op["op"] == "watermark" and op.get("per_partition")}
+    return {name: spec.get("partitions", 1) if name in watched else 1 for name, spec in body["inputs"].items()}
+
+
+def port_name(name: str, partition: int | None) -> str:
+    """Return the name of a partition's stream, None being the whole input."""
+    return name if partition is None else f"{name}/{partition}"
+
+
 def output_mode(pipeline: list[Op], declared: str) -> str:
     """Return the engine's mode for a pipeline: update if its stateful operator says so."""
     emits = [op["emit"] for op in pipeline if "emit" in op]
@@ -62,7 +73,8 @@ def build(pipeline: list[Op], output: list[str], frames: Mapping[str, Any]) -> R
     rest = list(pipeline)
     while rest and rest[0]["op"] == "watermark":
         op = rest.pop(0)
-        streams[op["input"]] = _watermark(streams[op["input"]], op, judges_instants=_judges_instants(pipeline))
+        parts = [name for name in streams if name.partition("/")[0] == op["input"]]
+        streams[op["input"]] = _union([_watermark(streams.pop(p), op, judges_instants=_judges_instants(pipeline)) for p in parts])
     stream = _joined_inputs(streams, rest)
     for op in rest:
         if op["op"] not in _OPERATORS:
@@ -83,8 +95,12 @@ def _joined_inputs(streams: dict[str, Stream], rest: list[Op]) -> Stream:
         msg = f"operator {first}"
         raise NotSupportedError(msg)
     op = rest.pop(0)
-    chosen = [streams[name] for name in op.get("inputs", list(streams))]
-    return replace(chosen[0], frame=chosen[0].frame.union(*(s.frame for s in chosen[1:])))
+    return _union([streams[name] for name in op.get("inputs", list(streams))])
+
+
+def _union(streams: list[Stream]) -> Stream:
+    first, *others = streams
+    return replace(first, frame=first.frame.union(*(s.frame for s in others))) if others else first
 
 
 def _finished(stream: Stream, output: list[str]) -> Relation:
