@@ -8,7 +8,7 @@
  6. wait for 4; tell the sources that batch N-1 is over; purge old entries    fault points ``offsets_logged``, ``rows_read``
  7. write the state of version N+1, on a thread          -> state/N-*.delta   ``state_written``
  8. hand the rows to the sink                                                 ``sink_written``
-    and the rows refused as late to theirs, if the query keeps them          ``late_rows_written``
+    and, on a thread, the late rows to theirs, if the query keeps them       ``late_rows_written``
  9. move the watermark
 10. log that the batch is done                           -> commits/N         ``batch_committed``
 
@@ -63,7 +63,8 @@ class Execution:
         self._last_started_us: int | None = None
         self._last_rows: dict[int, int] = {}
         self.current: BatchPlan | None = None
-        self._logger = ThreadPoolExecutor(1, thread_name_prefix="microbatch-offsets")
+        # One thread for what may be written while the other goes on: first the offsets, then late rows.
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="microbatch-writing")
 
     def run_next(self, *, limited: bool = True, may_be_empty: bool = True) -> Progress | None:
         """Run one batch and return its figures, or return None if there was nothing to do.
@@ -78,7 +79,7 @@ class Execution:
             return None
         fault_point("batch_decided")
         self.current = plan
-        logged = self._logger.submit(self._log_decision, plan) if rerun is None else None  # 4
+        logged = self._writing.submit(self._log_decision, plan) if rerun is None else None  # 4
         progress = self._run(plan, logged, phases, started_us)
         self.current = None
         return progress
@@ -140,9 +141,12 @@ class Execution:
         fault_point("rows_read")
         with phases.phase("addBatch"):
             pending = opened.store.commit(plan.batch_id + 1, new_uuid()[:8]) if opened.store else None  # 7
+            late_kept = self._writing.submit(self._keep_late_rows, plan, late) if opened.late_writer is not None else None
             opened.writer.write(SinkBatch(batch_id=plan.batch_id, rows=rows, info=self._info(plan)))  # 8
             fault_point("sink_written")
-            self._keep_late_rows(plan, late)
+            if late_kept is not None:
+                late_kept.result()
+                fault_point("late_rows_written")
             state = pending.result() if pending else None
         self.tracker.advance(opened.plan.watermarks)  # 9
         with phases.phase("commitOffsets"):
@@ -156,11 +160,9 @@ class Execution:
     def _keep_late_rows(self, plan: BatchPlan, late: Sequence[LateRows]) -> None:
         """Write the batch's late rows, also if there are none: ids without a gap are what a sink may ask for."""
         opened = self._opened
-        if opened.late_writer is None:
-            return
+        assert opened.late_writer is not None
         rows = late_table(late, plan.batch_id, late_schema(opened.spec.node, opened.spec.mode))
         opened.late_writer.write(SinkBatch(batch_id=plan.batch_id, rows=rows, info=self._info(plan)))
-        fault_point("late_rows_written")
 
     def _evaluate(self, plan: BatchPlan, phases: Phases, counted: dict[int, int]) -> tuple[pl.DataFrame, list[LateRows]]:
         """Return the rows for the sink, and those refused as late if the query keeps them."""
@@ -270,7 +272,7 @@ class Execution:
 
     def close(self) -> None:
         """Close sources, sink, state and checkpoint."""
-        self._logger.shutdown()
+        self._writing.shutdown()
         self._opened.close.close()
 
 
