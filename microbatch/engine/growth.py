@@ -9,8 +9,8 @@ from microbatch.engine.spec import QuerySpec
 from microbatch.model import OutputMode
 from microbatch.operators.base import StatefulOperator
 from microbatch.plan.checks import stateful_nodes
-from microbatch.plan.nodes import Aggregate, Deduplicate, StatefulNode
-from microbatch.plan.schema import event_time_key, event_times
+from microbatch.plan.nodes import Aggregate, Deduplicate, JoinStreams, StatefulNode
+from microbatch.plan.schema import bounds_of_join, event_time_key, event_times
 from microbatch.planner import operator_ids
 
 _log = logging.getLogger("microbatch.engine")
@@ -36,8 +36,21 @@ def kept_for_ever(node: StatefulNode, mode: OutputMode) -> str | None:
                 f"no event time is among its keys {list(node.keys)}, so every value is remembered; "
                 f"write unique(within_watermark=True) or unique(ttl=...), or add the event time to the keys"
             )
+        case JoinStreams():
+            return _join_kept_for_ever(node)
         case _:
             return None
+
+
+def _join_kept_for_ever(node: JoinStreams) -> str | None:
+    bounds = bounds_of_join(node)
+    sides = [side for side, us in (("left", bounds.left_us), ("right", bounds.right_us)) if us is None]
+    if bounds.key is not None or not sides:
+        return None
+    return (
+        f"no condition says when rows of the {' and the '.join(sides)} side can meet no more; "
+        f"give both sides a watermark, and join on event time or within a range of it"
+    )
 
 
 class GrowthWatch:

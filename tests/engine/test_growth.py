@@ -36,6 +36,10 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "microbatch.engine" and r.levelno == logging.WARNING]
 
 
+def views() -> mb.StreamFrame:
+    return watermarked(mb.MemoryStream(SCHEMA).frame())
+
+
 GROWING: list[tuple[Verb, str, str, str]] = [
     (lambda f: f.group_by("k").agg(pl.len()), "update", "aggregate-k", "no event time is among its keys ['k'], so no group is ever over"),
     (lambda f: f.group_by("k").agg(pl.len()), "complete", "aggregate-k", "mode=\"complete\" keeps every group of ['k'] for ever"),
@@ -47,6 +51,12 @@ GROWING: list[tuple[Verb, str, str, str]] = [
     ),
     (lambda f: f.unique("k"), "append", "unique-k", "write unique(within_watermark=True) or unique(ttl=...)"),
     (lambda f: watermarked(f).unique("k"), "append", "unique-k", "so every value is remembered"),
+    (
+        lambda f: watermarked(f).join(views(), on="k"),
+        "append",
+        "join",
+        "no condition says when rows of the left and the right side can meet no more; give both sides a watermark",
+    ),
 ]
 
 
@@ -56,7 +66,7 @@ def test_growing_state_is_spoken_of_once_a_start(
 ) -> None:
     query = run(verb, tmp_path, mode, batches=2, name="orders")
     (message,) = told(caplog)
-    assert message.startswith(f"query orders: the state of {operator} grows without bound: ")
+    assert message.startswith(f"query orders: the state of {operator}")
     assert reason in message
     query.run()
     assert told(caplog) == [message, message]
@@ -71,6 +81,8 @@ BOUNDED: list[tuple[Verb, str]] = [
     (lambda f: watermarked(f).unique(["k", "t"]), "append"),
     (lambda f: f.unique("k", ttl="1h"), "append"),
     (lambda f: f.limit(3), "append"),
+    (lambda f: watermarked(f).join(views(), on="k", within="1h"), "append"),
+    (lambda f: watermarked(f).join(views(), on=["k", "t"]), "append"),
 ]
 
 

@@ -104,6 +104,21 @@ def test_a_session_judges_each_row_by_its_own_interval(tmp_path: Path) -> None:
     assert late.rows().unnest("row").select("at", "v", "event_time", "mark").rows() == [(at(20), 2, at(30), at(30))]
 
 
+def test_both_sides_of_a_join_refuse_rows(tmp_path: Path) -> None:
+    lefts, rights, late = mb.MemoryStream(SCHEMA), mb.MemoryStream({"u": T, "k": pl.String}), mb.MemorySink()
+    joined = lefts.frame().with_watermark("at", "0s").join(rights.frame().with_watermark("u", "0s"), on="k", within="5s", name="pairs")
+    query = joined.sink_memory(mb.MemorySink(), checkpoint=tmp_path / "c", late_rows=late)
+    for second in (30, 31, 10):
+        right = pl.DataFrame({"u": [at(second)], "k": ["a"]}, schema={"u": T, "k": pl.String})
+        mb.MemoryStream.add_together({lefts: rows((second, "a", second)), rights: right})
+        query.run()
+    got = late.rows().unnest("row").select("operator", "reason", "at", "u", "k", "v", "mark")
+    assert got.rows() == [
+        ("pairs", "at <= mark", at(10), None, "a", 10, at(31)),
+        ("pairs", "u <= mark", None, at(10), "a", None, at(31)),
+    ]
+
+
 def test_a_group_that_was_forgotten_refuses_rows_of_its_time(tmp_path: Path) -> None:
     stream, late = mb.MemoryStream(SCHEMA), mb.MemorySink()
     sums = stream.frame().with_watermark("at", "0s").group_by("k").agg(pl.col("v").sum(), ttl="10s", ttl_time="event")

@@ -13,7 +13,8 @@ import polars as pl
 
 from microbatch.errors import MicrobatchError
 from tests.conformance.compare import Row, check_equal, check_rows, rows_of
-from tests.conformance.others.memory import PER_SECOND, check_error
+from tests.conformance.others.late import PER_SECOND
+from tests.conformance.others.memory import check_error
 from tests.conformance.others.pipeline import build
 from tests.conformance.ports import FilePort
 from tests.conformance.report import MismatchError, NotSupportedError
