@@ -35,7 +35,6 @@ from microbatch.plan.nodes import (
     Limit,
     MapState,
     Node,
-    RowWise,
     Scan,
     StatefulNode,
     WithWatermark,
@@ -214,7 +213,7 @@ def _split(node: Aggregate) -> SplitAggregate:
 
 
 def _stateless(node: Node) -> Operator:
-    return Timed(node=node) if isinstance(node, RowWise) and tells_time(node) else Stateless(node=node)
+    return Timed(node=node) if tells_time(node) else Stateless(node=node)
 
 
 def _observer(node: WithWatermark, names: Mapping[int, str]) -> ObserveEventTime:

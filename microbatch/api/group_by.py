@@ -10,6 +10,7 @@ import polars as pl
 from microbatch.api.map_state import StateOptions, map_state_node
 from microbatch.durations import Duration
 from microbatch.errors import PlanError
+from microbatch.plan.batch_time import asks_time
 from microbatch.plan.nodes import Aggregate, AssignSession, AssignWindow, Node, RowWise
 from microbatch.plan.rowwise import check_row_wise
 from microbatch.plan.schema import event_times, schema_of
@@ -94,12 +95,13 @@ class StreamGroupBy:
         Raises
         ------
         PlanError
-            An expression that cannot be kept up to date batch by batch; the message names it and what to write instead. A ``ttl`` of
-            groups that the watermark closes, or of the one group without keys.
+            An expression that cannot be kept up to date batch by batch; the message names it and what to write instead; ``mb.batch_time()``
+            is one. A ``ttl`` of groups that the watermark closes, or of the one group without keys.
         """
         from microbatch.api.stream_frame import StreamFrame
 
         exprs: tuple[pl.Expr, ...] = (*flatten(aggs), *(expr.alias(alias) for alias, expr in named_aggs.items()))
+        _check_timeless(exprs)
         kept = self._time_to_live(ttl, ttl_time, on_expiry)
         node: Node = Aggregate(input=self._input, keys=self._keys, aggs=exprs, name=name, session=self._session, ttl=kept)
         if kept is not None and (not self._keys or event_times(node)):
@@ -166,6 +168,15 @@ class StreamGroupBy:
             msg = f"map_state: the key {key!r} is computed, and called like another column; give it another name"
             raise PlanError(msg)
         return StreamFrame(map_state_node(self._input, self._keys, function, options))
+
+
+def _check_timeless(exprs: Sequence[pl.Expr]) -> None:
+    if asks_time(exprs):
+        msg = (
+            "agg: mb.batch_time() differs by batch, and a group is put together from several; "
+            "write .with_columns(now=mb.batch_time()) before group_by"
+        )
+        raise PlanError(msg)
 
 
 def flatten(items: Iterable[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from microbatch.operators.base import Batch
 from microbatch.plan.batch_time import at_time
-from microbatch.plan.nodes import Node, RowWise
+from microbatch.plan.nodes import Node
 from microbatch.plan.run import run_node
 from microbatch.plan.schema import schema_of
 from microbatch.protocols import Source
@@ -28,12 +28,12 @@ class Stateless:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """A verb whose expressions ask for the time of the batch."""
+    """A node whose expressions ask for the time of the batch."""
 
-    node: RowWise
+    node: Node
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
-        """Return the verb with the batch's logged time."""
+        """Return the node with the batch's logged time."""
         return run_node(at_time(self.node, batch.time_us), inputs, schema_of)
 
 

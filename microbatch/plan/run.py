@@ -93,5 +93,5 @@ def _joined(node: JoinStatic | JoinStreams, inputs: Sequence[pl.LazyFrame], sche
 
 def run_bounded(node: Node, schema_of: SchemaOf, now_us: int) -> pl.LazyFrame:
     """Return the whole plan over all input there is now, as one plain Polars query."""
-    timed = at_time(node, now_us) if isinstance(node, RowWise) and tells_time(node) else node
+    timed = at_time(node, now_us) if tells_time(node) else node
     return run_node(timed, [run_bounded(i, schema_of, now_us) for i in inputs_of(node)], schema_of, now_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -63,3 +64,47 @@ def test_event_time_passes_a_function_that_keeps_its_column() -> None:
     assert isinstance(kept.group_by(mb.window("t", "1m")).len().sink_memory(mb.MemorySink()), mb.Query)
     with pytest.raises(mb.PlanError, match=r"\['t'\] are not the same columns before and behind"):
         stream.map_batches(lambda rows: rows, row_wise=True, keeps=["t"], schema={"v": pl.Int64})
+
+
+@pytest.mark.parametrize(
+    ("place", "mode", "expected"),
+    [
+        (lambda f: f.with_columns(mb.window(mb.batch_time(), "4s")), "append", [(1, at(4), at(8)), (2, at(8), at(12))]),
+        (
+            lambda f: f.with_columns(mb.window(mb.batch_time(), "4s", slide="2s")),
+            "append",
+            [(1, at(2), at(6)), (1, at(4), at(8)), (2, at(6), at(10)), (2, at(8), at(12))],
+        ),
+        (
+            lambda f: f.group_by(mb.window(mb.batch_time(), "4s", slide="2s")).agg(pl.col("v").sum()).select("v", "window_start"),
+            "complete",
+            [(1, at(2)), (1, at(4)), (2, at(6)), (2, at(8))],
+        ),
+        (
+            lambda f: f.group_by("v", mb.session_window(mb.batch_time(), "4s")).len().drop("len"),
+            "complete",
+            [(1, at(5), at(9)), (2, at(9), at(13))],
+        ),
+        (
+            lambda f: f.group_by("v", mb.session_window(pl.lit(at(1)), mb.batch_time() - at(1))).len().drop("len"),
+            "complete",
+            [(1, at(1), at(5)), (2, at(1), at(9))],
+        ),
+    ],
+    ids=["window", "sliding window", "panes of a sliding window", "session", "gap of a session"],
+)
+def test_windows_and_sessions_see_the_batch_s_time(place: Any, mode: str, expected: list[Any], tmp_path: Path) -> None:
+    clock, stream, out = ManualClock(5_000_000), mb.MemoryStream({"v": pl.Int64}), mb.MemorySink()
+    query = place(stream.frame()).sink_memory(out, checkpoint=tmp_path / "c", clock=clock, mode=mode)
+    stream.add({"v": [1]})
+    query.run()
+    clock.set_us(9_000_000)
+    stream.add({"v": [2]})
+    query.run()
+    assert sorted(out.rows().rows()) == expected
+
+
+def test_an_aggregation_over_the_batch_s_time_is_refused() -> None:
+    grouped = mb.MemoryStream({"v": pl.Int64}).frame().group_by("v")
+    with pytest.raises(mb.PlanError, match=r"mb.batch_time\(\) differs by batch.*with_columns\(now=mb.batch_time\(\)\) before group_by"):
+        grouped.agg(latest=mb.batch_time().max())
