@@ -34,7 +34,8 @@ class StateOptions(TypedDict, total=False):
         watermark, and late rows are dropped then. By processing time a batch is made when a timer is due.
     ttl
         How long a variable lives after it was last written, by batch times: for all, or for those named. It is not seen any more
-        from that moment on, and leaves the state in the next batch.
+        from that moment on, and leaves the state in the next batch. (Flink: OnCreateAndWrite, NeverReturnExpired; to have a read
+        prolong it too, write the value back.)
     initial_state
         The keys and variables to begin with, used in the first batch of a checkpoint.
     output_mode

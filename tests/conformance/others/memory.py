@@ -173,7 +173,8 @@ def _watermark(script: Script, value: dict[str, Any], step: Step) -> None:
 
 
 def _run(script: Script, value: Any, step: Step) -> None:
-    if value not in (True, "one_batch"):  # without read limits all that waits is one batch
+    # Without read limits all that waits is one batch; what expires is cleared in batches, so there is nothing to maintain between them.
+    if value not in (True, "one_batch", "maintenance"):
         msg = f"run {value}"
         raise NotSupportedError(msg)
     texts = step.get("expect_error_contains")
@@ -240,6 +241,12 @@ def _expect_watermark(script: Script, value: int | None, step: Step) -> None:
     check_equal("expect_watermark", value, engine.next_watermark_ms(script.subject.checkpoint))
 
 
+def _expect_state_rows(script: Script, value: dict[str, Any], step: Step) -> None:
+    script.subject.look()
+    rows = {o["operatorName"].split()[-1]: o["numRowsTotal"] for o in script.subject.progress.all[-1]["stateOperators"]}
+    check_equal("expect_state_rows", value["rows"], rows.get(value["uid"]))
+
+
 def _expect_late_count(script: Script, value: int, step: Step) -> None:
     check_equal("expect_late_count", value, len(script.late_rows()))
 
@@ -263,5 +270,6 @@ _STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
     "ignore_new": _ignore_new,
     "expect_watermark": _expect_watermark,
     "expect_late": _expect_late,
+    "expect_state_rows": _expect_state_rows,
     "expect_late_count": _expect_late_count,
 }

@@ -280,6 +280,29 @@ def _keyed_timers(stream: Stream, op: Op) -> Stream:
     return replace(stream, frame=grouped(act, state_schema={"none": pl.Int64}, output_schema={"t": pl.Int64}, timers=timers))
 
 
+def _ttl_cell(stream: Stream, op: Op) -> Stream:
+    """A row's ``cmd`` writes ``v`` into its key's cell ("w"), or reads it ("r"); with OnReadAndWrite a read writes the value back."""
+    if op["visibility"] != "NeverReturnExpired" or op["clock"] != "processing":
+        msg = f"ttl_cell {op['visibility']} by {op['clock']} time"
+        raise NotSupportedError(msg)
+    reads_refresh = {"OnCreateAndWrite": False, "OnReadAndWrite": True}[op["update"]]
+
+    def act(key: Any, rows: list[Any], state: Any) -> Any:
+        cell, read = state["cell"], list[Any]()
+        for row in rows:
+            if row.cmd == "w":
+                cell.update(row.v)
+                continue
+            read.append((cell.get(),))
+            if reads_refresh and cell.exists:
+                cell.update(cell.get())
+        return read
+
+    grouped = engine.feature(stream.frame.group_by(op["key"], *_mark(stream)), "map_state")
+    made = grouped(act, state_schema={"cell": pl.Int64}, output_schema={"v": pl.Int64}, ttl=_ms(op["ttl_ms"]), name=op["uid"])
+    return replace(stream, frame=made)
+
+
 def _sink(stream: Stream, op: Op) -> Stream:
     return replace(stream, keys=tuple(op["key"])) if op.get("key") else stream
 
@@ -295,6 +318,7 @@ _OPERATORS: dict[str, Callable[[Stream, Op], Stream]] = {
     "filter": _filter,
     "keyed_timers": _keyed_timers,
     "map_rows": _map_rows,
+    "ttl_cell": _ttl_cell,
     "sink": _sink,
     "passthrough": _passthrough,
 }
