@@ -22,7 +22,7 @@ from microbatch.operators.timers import Timers, timers_table
 from microbatch.plan.aggregates import SplitAggregate
 from microbatch.plan.nodes import Aggregate
 from microbatch.plan.partials import OLD
-from microbatch.plan.schema import event_times, schema_of, stored_type
+from microbatch.plan.schema import event_time, schema_of, stored_type
 from microbatch.plan.ttl import EXPIRED
 from microbatch.plan.window import to_micros
 from microbatch.protocols import StateTable, TableSpec
@@ -76,8 +76,7 @@ class TtlAggregateOperator:
         textual = [k for k in self._keys if stored_type(schema[k]) != schema[k]]
         self._as_stored = [pl.col(k).cast(pl.String) for k in textual]
         self._as_declared = [pl.col(k).cast(schema[k]) for k in textual]
-        times = event_times(node.input) if node.ttl.clock == "event" else {}
-        self._time_column = max(times, key=lambda column: times[column], default=None)
+        self._time_column = event_time(node.input) if node.ttl.clock == "event" else None
         self._schema = schema
         self._late = LateFilter(self._time_column, schema)
         self._progress = OperatorProgress(

@@ -17,7 +17,7 @@ from microbatch.model import Json, Marks
 from microbatch.operators.base import Batch, OperatorProgress
 from microbatch.operators.late import LateFilter
 from microbatch.plan.nodes import Deduplicate
-from microbatch.plan.schema import event_times, schema_of, stored_type, watermark_delay_us
+from microbatch.plan.schema import event_time, event_times, schema_of, stored_type, watermark_delay_us
 from microbatch.plan.window import to_micros
 from microbatch.protocols import StateTable, TableSpec
 
@@ -123,8 +123,7 @@ class DeduplicateOperator:
         self.operator_id = operator_id
         self._keys = list(node.keys)
         self._table = table
-        times = event_times(node.input)
-        self._event_time = max(times, key=lambda column: times[column], default=None)
+        self._event_time = event_time(node.input)
         self._by_batch_time = node.ttl is not None and node.ttl.clock == "processing"
         expires = node.within_watermark or node.ttl is not None
         self._forgets = expires or _time_key(node) is not None

@@ -20,7 +20,7 @@ from microbatch.operators.late import LateFilter
 from microbatch.operators.timers import Timers, timers_table
 from microbatch.plan.keyed_state import AT, EXPIRES, FIRED, TIMED_OUT, StateBatch, StateChange, TimeMode
 from microbatch.plan.nodes import MapState
-from microbatch.plan.schema import event_times, schema_of, stored_type
+from microbatch.plan.schema import event_time, schema_of, stored_type
 from microbatch.plan.state_call import call
 from microbatch.protocols import StateTable, TableSpec
 
@@ -84,8 +84,7 @@ class MapStateOperator:
         self._keys = list(node.keys)
         self._stored = [pl.col(k).cast(dtype) for k, dtype in stored_keys(node).items()]
         self._declared = [pl.col(k).cast(schema[k]) for k in node.keys]
-        times = event_times(node.input) if node.time is TimeMode.EVENT else {}
-        self._late = LateFilter(max(times, key=lambda column: times[column], default=None), schema)
+        self._late = LateFilter(event_time(node.input) if node.time is TimeMode.EVENT else None, schema)
         self._removed = 0
         self._updated = 0
         self._progress = OperatorProgress(

@@ -6,7 +6,7 @@ from microbatch.errors import PlanError
 from microbatch.model import OutputMode
 from microbatch.plan.join_columns import PRESERVED
 from microbatch.plan.nodes import Aggregate, Deduplicate, JoinStatic, JoinStreams, Limit, Node, RowWise, StatefulNode, is_streaming, walk
-from microbatch.plan.schema import bounds_of_join, event_times, schema_of
+from microbatch.plan.schema import bounds_of_join, event_times, rival_event_times, schema_of
 from microbatch.plan.state_checks import check_map_states
 
 WHOLE_RESULT_VERBS = ("sort",)
@@ -74,13 +74,10 @@ def _check_ttl(node: Aggregate, mode: OutputMode) -> None:
 
 
 def _check_event_time(node: Aggregate, mode: OutputMode) -> None:
-    times = event_times(node)
-    for is_end in (True, False):
-        columns = [c for c, kind in times.items() if kind is is_end]
-        if len(columns) > 1:
-            msg = f"group_by has two event time keys, {columns}: the watermark can close a group by one only; keep one of them"
-            raise PlanError(msg)
-    if mode is OutputMode.APPEND and not times:
+    if rivals := rival_event_times(node):
+        msg = f"group_by has two event time keys, {rivals}: the watermark can close a group by one only; keep one of them"
+        raise PlanError(msg)
+    if mode is OutputMode.APPEND and not event_times(node):
         seen = event_times(node.input)
         hint = f"group by mb.window({next(iter(seen))!r}, ...) too" if seen else "write .with_watermark(column, delay) before group_by"
         msg = (
@@ -158,11 +155,10 @@ def check_union(inputs: tuple[Node, ...]) -> None:
 def _check_chain(node: StatefulNode, mode: OutputMode) -> None:
     """Raise PlanError for a stateful verb that would be fed rows that are not final, or that has no meaning in this mode."""
     if isinstance(node, Deduplicate):
-        ends = list(event_times(node.input).values())
-        if max(ends.count(True), ends.count(False)) > 1:
-            msg = f"unique: the rows have two event time columns, {list(event_times(node.input))}: drop one of them before"
+        if rivals := rival_event_times(node.input):
+            msg = f"unique: the rows have two event time columns, {rivals}: drop one of them before"
             raise PlanError(msg)
-        if node.within_watermark and not ends:
+        if node.within_watermark and not event_times(node.input):
             msg = "unique(within_watermark=True) needs event time to know how long a value counts: write .with_watermark(...) before it"
             raise PlanError(msg)
         by_time = any(k in event_times(node.input) for k in node.keys)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -10,7 +11,7 @@ import polars as pl
 
 from microbatch.errors import PlanError
 from microbatch.plan.aggregates import split_aggregates
-from microbatch.plan.join_bounds import JoinBounds, join_bounds
+from microbatch.plan.join_bounds import JoinBounds, join_bounds, time_of
 from microbatch.plan.join_columns import JoinColumns, join_columns
 from microbatch.plan.nodes import (
     Aggregate,
@@ -86,36 +87,71 @@ def _verb(node: Node) -> str:
     return node.verb if isinstance(node, RowWise) else type(node).__name__
 
 
-@_once
+@dataclass(frozen=True, slots=True)
+class EventTime:
+    """What a column tells of event time.
+
+    ``origin`` is what it was first told by: two columns of one origin and kind have equal values in each row.
+    """
+
+    is_end: bool
+    origin: object
+
+
 def event_times(node: Node) -> dict[str, bool]:
     """Return the columns that carry event time; True for the end of a window, False for an instant."""
+    return {column: time.is_end for column, time in _carried(node).items()}
+
+
+def event_time(node: Node) -> str | None:
+    """Return the column by which rows are late: an end of a window before an instant; None if none carries event time."""
+    return time_of(event_times(node))
+
+
+def rival_event_times(node: Node) -> list[str]:
+    """Return the columns that tell of different event times, of one kind; empty if all of a kind are copies of one another."""
+    for is_end in (True, False):
+        of_kind = {c: time.origin for c, time in _carried(node).items() if time.is_end is is_end}
+        if len(set(of_kind.values())) > 1:
+            return list(of_kind)
+    return []
+
+
+@_once
+def _carried(node: Node) -> dict[str, EventTime]:
     match node:
-        case Scan() | Static() | MapState():
+        case Scan() | Static():
+            return {}
+        case MapState():
             return {}  # when the rows a function makes took place, only the function knows
         case MapBatches():
-            return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keeps}
+            return {c: time for c, time in _carried(node.input).items() if c in node.keeps}
         case WithWatermark():
-            return {node.column: False}
+            return {node.column: EventTime(is_end=False, origin=node)}
         case AssignWindow() | AssignSession():
-            inside = event_times(node.input)
+            inside = _carried(node.input)
             time = node.window.time if isinstance(node, AssignWindow) else node.session.time
-            carries = _copied(time, inside) is not None
-            kept = {c: is_end for c, is_end in inside.items() if c not in node.names}
-            return kept | ({node.names[1]: True} if carries else {})
+            kept = {c: at for c, at in inside.items() if c not in node.names}
+            return kept | ({node.names[1]: EventTime(is_end=True, origin=node)} if _copied(time, inside) else {})
         case Aggregate():
-            return {c: is_end for c, is_end in event_times(node.input).items() if c in node.keys}
+            return {c: time for c, time in _carried(node.input).items() if c in node.keys}
         case Deduplicate() | Limit():
-            return event_times(node.input)
+            return _carried(node.input)
         case Union():
-            every = [event_times(i) for i in node.inputs]
-            return {c: is_end for times in every for c, is_end in times.items()}
+            return _united([_carried(i) for i in node.inputs])
         case JoinStreams():
             return _joined_times(node)
         case JoinStatic():
-            both = {**event_times(node.left), **event_times(node.right)}
-            return {c: is_end for c, is_end in both.items() if c in schema_of(node)}
+            both = {**_carried(node.left), **_carried(node.right)}
+            return {c: time for c, time in both.items() if c in schema_of(node)}
         case RowWise():
-            return _through(node, event_times(node.input))
+            return _through(node, _carried(node.input))
+
+
+def _united(inputs: Sequence[Mapping[str, EventTime]]) -> dict[str, EventTime]:
+    """Return the event times of all inputs; columns are copies of one another if they are in every input."""
+    every = {c: time.is_end for times in inputs for c, time in times.items()}
+    return {c: EventTime(is_end=is_end, origin=tuple(times.get(c) for times in inputs)) for c, is_end in every.items()}
 
 
 def columns_of_join(node: JoinStreams) -> JoinColumns:
@@ -128,21 +164,27 @@ def bounds_of_join(node: JoinStreams) -> JoinBounds:
     return join_bounds(node, event_times(node.left), event_times(node.right), columns_of_join(node).right.names)
 
 
-def _joined_times(node: JoinStreams) -> dict[str, bool]:
-    """Return the event times of both sides under their names in the result.
+def _joined_times(node: JoinStreams) -> dict[str, EventTime]:
+    """Return the event times of both sides under their names in the result; a side's times are copies of one another still.
 
     A column that holds keys of both sides is one if both are, in an inner join, where they are equal, if one of them is.
     """
     columns = columns_of_join(node)
-    both = {columns.sides[s].names[c]: e for s, n in (("left", node.left), ("right", node.right)) for c, e in event_times(n).items()}
+    both = {
+        columns.sides[s].names[c]: EventTime(is_end=time.is_end, origin=(node, s, time.origin))
+        for s, n in (("left", node.left), ("right", node.right))
+        for c, time in _carried(n).items()
+    }
     if node.how == "inner":
         for pair in zip(columns.left.keys, columns.right.keys, strict=True):
-            both |= dict.fromkeys(pair, max(both[c] for c in pair if c in both)) if both.keys() & set(pair) else {}
-    found: dict[str, bool] = {}
+            times = [both[c] for c in pair if c in both]
+            both |= dict.fromkeys(pair, max(times, key=lambda time: time.is_end)) if times else {}
+    found: dict[str, EventTime] = {}
     for expression in columns.output:
-        roots = expression.meta.root_names()
+        roots, name = expression.meta.root_names(), expression.meta.output_name()
         if all(c in both for c in roots):
-            found[expression.meta.output_name()] = both[roots[0]]
+            first = both[roots[0]]
+            found[name] = first if len(roots) == 1 else EventTime(is_end=first.is_end, origin=(node, name))
     return found
 
 
@@ -154,7 +196,7 @@ def row_keys(node: Node) -> tuple[str, ...]:
             return node.keys
         case RowWise():
             inside = row_keys(node.input)
-            outside = _through(node, dict.fromkeys(inside, False))
+            outside = _through(node, dict.fromkeys(inside, EventTime(is_end=False, origin=None)))
             return tuple(outside) if len(outside) == len(inside) else ()
         case WithWatermark() | Limit() | Deduplicate():
             return row_keys(node.input)
@@ -177,31 +219,30 @@ def stored_type(dtype: pl.DataType) -> pl.DataType:
 
 def event_time_key(node: Aggregate) -> str | None:
     """Return the key column whose passing by the watermark closes a group, None if there is none."""
-    times = event_times(node)
-    return max(times, key=lambda column: times[column], default=None)
+    return event_time(node)
 
 
-def _through(node: RowWise, inside: dict[str, bool]) -> dict[str, bool]:
+def _through(node: RowWise, inside: Mapping[str, EventTime]) -> dict[str, EventTime]:
     """Return which columns behind a verb are untouched copies of the columns ``inside``."""
     if node.verb == "rename":
         names = node.args[0]
         assert isinstance(names, dict)
-        return {str(names.get(c, c)): flag for c, flag in inside.items()}
+        return {str(names.get(c, c)): time for c, time in inside.items()}
     if node.verb in ("select", "with_columns"):
         outside = {} if node.verb == "select" else dict(inside)
-        for name, flag in _outputs(node, inside):
+        for name, time in _outputs(node, inside):
             outside.pop(name, None)
-            if flag is not None:
-                outside[name] = flag
+            if time is not None:
+                outside[name] = time
         return outside
     if node.verb in ("cast", "fill_null", "explode"):
         before, after = schema_of(node.input), schema_of(node)
-        return {c: flag for c, flag in inside.items() if before[c] == after.get(c)}
-    return {c: flag for c, flag in inside.items() if c in schema_of(node)}
+        return {c: time for c, time in inside.items() if before[c] == after.get(c)}
+    return {c: time for c, time in inside.items() if c in schema_of(node)}
 
 
-def _outputs(node: RowWise, inside: dict[str, bool]) -> Iterable[tuple[str, bool | None]]:
-    """Yield for each expression of a verb its output names, and the flag of the column of ``inside`` it is a copy of, None for others."""
+def _outputs(node: RowWise, inside: Mapping[str, EventTime]) -> Iterable[tuple[str, EventTime | None]]:
+    """Yield for each expression of a verb its output names, and the event time it copies, None for others."""
     before = pl.LazyFrame(schema=schema_of(node.input))
     expressions = [e for e in node.args if isinstance(e, pl.Expr)]
     for expression in expressions:
@@ -209,12 +250,12 @@ def _outputs(node: RowWise, inside: dict[str, bool]) -> Iterable[tuple[str, bool
             yield name, inside.get(name) if expression.meta.is_column_selection() else _copied(expression, inside)
 
 
-def _copied(expression: pl.Expr, inside: dict[str, bool]) -> bool | None:
-    """Return the flag of the column of ``inside`` that an expression copies; the window time of a window's end is an instant; else None."""
+def _copied(expression: pl.Expr, inside: Mapping[str, EventTime]) -> EventTime | None:
+    """Return the event time of the column that an expression copies; the window time of a window's end is an instant; else None."""
     bare = expression.meta.undo_aliases()
-    for column, is_end in inside.items():
+    for column, time in inside.items():
         if bare.meta.eq(pl.col(column)):
-            return is_end
-        if is_end and bare.meta.eq(window_time(column).meta.undo_aliases()):
-            return False
+            return time
+        if time.is_end and bare.meta.eq(window_time(column).meta.undo_aliases()):
+            return EventTime(is_end=False, origin=time.origin)
     return None

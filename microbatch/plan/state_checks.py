@@ -6,7 +6,7 @@ from microbatch.errors import PlanError
 from microbatch.model import OutputMode
 from microbatch.plan.keyed_state import TimeMode
 from microbatch.plan.nodes import Aggregate, MapState, Node, StatefulNode, is_streaming, walk
-from microbatch.plan.schema import event_times
+from microbatch.plan.schema import rival_event_times
 
 
 def check_map_states(root: Node, mode: OutputMode) -> None:
@@ -25,9 +25,8 @@ def _check_before(machine: MapState, mode: OutputMode) -> None:
     if mode is not OutputMode.APPEND and any(isinstance(n, Aggregate) for n in walk(machine.input)):
         msg = f'map_state after an aggregation runs in mode="append" only (rows must be final when they are passed on), not "{mode}"'
         raise PlanError(msg)
-    ends = list(event_times(machine.input).values())
-    if machine.time is TimeMode.EVENT and max(ends.count(True), ends.count(False)) > 1:
-        msg = f"map_state: the rows have two event time columns, {list(event_times(machine.input))}: drop one of them before"
+    if machine.time is TimeMode.EVENT and (rivals := rival_event_times(machine.input)):
+        msg = f"map_state: the rows have two event time columns, {rivals}: drop one of them before"
         raise PlanError(msg)
 
 

@@ -88,6 +88,11 @@ def counted() -> mb.StreamFrame:
         (lambda: machine(counted()), "update", 'map_state after an aggregation runs in mode="append" only'),
         (lambda: machine(counted()), "complete", 'map_state after an aggregation runs in mode="append" only'),
         (machine, "complete", "gives the whole result again in each batch"),
+        (
+            lambda: counted().union(machine(output_schema={"v": pl.UInt32})),
+            "complete",
+            r'map_state in mode="complete" is refused: its rows are no',
+        ),
         (lambda: by_event_time().unique(), "append", r'unique after map_state\(timeout="event_time"\) is refused'),
         (
             lambda: by_event_time().group_by("k").len(),

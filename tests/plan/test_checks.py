@@ -11,6 +11,7 @@ import pytest
 import microbatch as mb
 
 SCHEMA: dict[str, Any] = {"t": pl.Datetime("us"), "k": pl.String, "v": pl.Int64}
+VARIABLES: Any = {"state_schema": {"n": pl.Int64}, "output_schema": {"n": pl.Int64}}
 STATIC = pl.DataFrame({"k": ["a"], "w": [1]})
 
 
@@ -20,6 +21,11 @@ def stream() -> mb.StreamFrame:
 
 def marked() -> mb.StreamFrame:
     return stream().with_watermark("t", "1m")
+
+
+def two_windows() -> mb.StreamFrame:
+    minutes = marked().with_columns(mb.window("t", "1m")).rename({"window_start": "minute", "window_end": "minute_end"})
+    return minutes.with_columns(mb.window("t", "1h"))
 
 
 def sink(frame: mb.StreamFrame, mode: str) -> mb.Query:
@@ -41,7 +47,22 @@ def sink(frame: mb.StreamFrame, mode: str) -> mb.Query:
             "update",
             r'an aggregation after another one runs in mode="append" only',
         ),
-        (lambda: marked().with_columns(u=pl.col("t")).group_by("t", "u").len(), "append", r"two event time keys, \['t', 'u'\]"),
+        (
+            lambda: two_windows().group_by("minute_end", "window_end").len(),
+            "append",
+            r"two event time keys, \['minute_end', 'window_end'\]",
+        ),
+        (lambda: two_windows().unique("k"), "append", r"two event time columns, \['minute_end', 'window_end'\]: drop one"),
+        (
+            lambda: two_windows().group_by("k").map_state(print, **VARIABLES, timers="event_time"),
+            "append",
+            r"map_state: the rows have two event time columns, \['minute_end', 'window_end'\]: drop one",
+        ),
+        (
+            lambda: marked().with_columns(a=pl.col("t")).union(marked().with_columns(a=pl.col("t") + pl.duration(hours=1))).unique("k"),
+            "append",
+            r"two event time columns, \['t', 'a'\]",
+        ),
     ],
 )
 def test_a_query_that_cannot_stream_is_refused(frame: Callable[[], mb.StreamFrame], mode: str, message: str) -> None:
@@ -56,6 +77,8 @@ def test_a_query_that_cannot_stream_is_refused(frame: Callable[[], mb.StreamFram
         (stream, "update"),
         (lambda: marked().group_by(mb.window("t", "1m")).len(), "append"),
         (lambda: marked().group_by("t").len(), "append"),
+        (lambda: marked().with_columns(copy=pl.col("t")).group_by("t", "copy").len(), "append"),
+        (lambda: marked().with_columns(mb.window("t", "1m"), at=pl.col("t")).with_columns(end=pl.col("window_end")).unique("k"), "append"),
         (lambda: stream().group_by("k").len(), "update"),
         (lambda: stream().group_by("k").len(), "complete"),
         (lambda: stream().group_by("k").len().sort("len").limit(2), "complete"),

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import microbatch as mb
-from microbatch.plan.schema import event_times, row_keys
+from microbatch.plan.schema import event_times, rival_event_times, row_keys
 
 SCHEMA = {"t": pl.Datetime("us"), "k": pl.String, "v": pl.Int64}
 Verb = Callable[[mb.StreamFrame], mb.StreamFrame]
@@ -45,6 +45,22 @@ def stream() -> mb.StreamFrame:
 )
 def test_event_time_follows_untouched_copies_only(verb: Verb, carries: dict[str, bool]) -> None:
     assert event_times(verb(stream().with_watermark("t", "1m"))._node) == carries
+
+
+@pytest.mark.parametrize(
+    ("verb", "rivals"),
+    [
+        (lambda f: f.with_columns(pl.col("t").alias("copy")), []),
+        (lambda f: f.with_columns(mb.window("t", "1m")).with_columns(end=pl.col("window_end")), []),
+        (lambda f: f.with_columns(mb.window("t", "1m")).drop("t").with_columns(a=mb.window_time(), b=mb.window_time()), []),
+        (lambda f: f.with_columns(mb.window("t", "1m")).with_columns(a=mb.window_time()), ["t", "a"]),
+        (lambda f: f.with_columns(copy=pl.col("t")).union(f.with_columns(copy=pl.col("t"))), []),
+        (lambda f: f.with_columns(copy=pl.col("t")).union(f.with_columns(copy=pl.col("t").dt.truncate("1d"))), ["t", "copy"]),
+        (lambda f: f.with_columns(copy=pl.col("t").dt.truncate("1d")).union(f.with_columns(copy=pl.col("t"))), ["t", "copy"]),
+    ],
+)
+def test_columns_that_copy_one_event_time_are_no_rivals(verb: Verb, rivals: list[str]) -> None:
+    assert rival_event_times(verb(stream().with_watermark("t", "1m"))._node) == rivals
 
 
 @pytest.mark.parametrize(
