@@ -97,7 +97,11 @@ class TableSpec:
     ``schema`` is that of the keys and then the values; ``time_key`` the key column (Datetime or Int64 microseconds) by which rows are
     evicted, None if they never are. ``reduce`` None: one row per key, the newest counts. Otherwise the table is a log that may hold
     several rows per key, older ones first, and ``reduce`` makes fewer of them with the same meaning. From a ``removable`` table single keys
-    can be removed; in it a key whose values are all null is not there. A ``multiple`` table holds many rows per key; none replaces another.
+    can be removed; in it a key whose values are all null is not there.
+
+    With ``expiry`` the table holds many rows per key, none of which replaces another, to be found by ``matches``. It names a value column,
+    Int64 microseconds: a row is gone when the watermark has reached that time. ``time_key`` is then a time at or behind it, shared by many
+    rows, at which the store clears them away: the coarser, the fewer places a look-up visits.
     """
 
     keys: tuple[str, ...]
@@ -105,7 +109,7 @@ class TableSpec:
     schema: pl.Schema
     reduce: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     removable: bool = False
-    multiple: bool = False
+    expiry: str | None = None
 
 
 class StateTable(Protocol):
@@ -127,7 +131,7 @@ class StateTable(Protocol):
         ...
 
     def matches(self, asked: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-        """Return the rows of a ``multiple`` table that have the asked keys, and for each the row number in ``asked`` of its key."""
+        """Return the rows of a table with ``expiry`` that have the asked keys, and for each the row number in ``asked`` of its key."""
         ...
 
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
@@ -142,7 +146,7 @@ class StateTable(Protocol):
         ...
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows to a log, or to a ``multiple`` table."""
+        """Add rows to a log, or to a table with ``expiry``."""
         ...
 
     def evict(self, mark_us: int) -> pl.DataFrame:
@@ -167,7 +171,7 @@ class StateTable(Protocol):
 
     @property
     def rows(self) -> int:
-        """Keys of a table, rows of a log or of a ``multiple`` table."""
+        """Keys of a table, rows of a log, rows that are not gone of a table with ``expiry``."""
         ...
 
     @property

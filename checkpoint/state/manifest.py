@@ -32,7 +32,7 @@ def table_entry(table: Table) -> dict[str, Any]:
         "time_key": table.spec.time_key,
         "log": table.spec.reduce is not None,
         "removable": table.spec.removable,
-        "multiple": table.spec.multiple,
+        "expiry": table.spec.expiry,
         "runs": [_as_json(run.file) for run in table.runs if run.file is not None],
         "deltas": [_as_json(ref) for run in reversed(table.runs) if run.file is None for ref in run.deltas],
         "evicted_to": table.evicted_to,

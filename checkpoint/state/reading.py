@@ -90,14 +90,20 @@ class StoredVersion:
     def read(self, entry: dict[str, Any]) -> pl.DataFrame:
         """Return a table's rows: one per key; those of a log as they were added, older first."""
         spec = spec_of(entry)
-        return merged_or_all(without(self._runs(entry, spec), entry["evicted_to"]), spec, is_log=entry["log"])
+        rows = merged_or_all(without(self._runs(entry, spec), entry["evicted_to"]), spec, is_log=entry["log"])
+        if spec.expiry is None or entry["evicted_to"] is None:
+            return rows
+        return rows.filter(pl.col(spec.expiry) > entry["evicted_to"])
 
     def changes(self, entry: dict[str, Any], before: dict[str, Any] | None) -> pl.DataFrame:
         """Return what this version's batch changed of a table; ``before`` is its entry in the version before."""
         spec = spec_of(entry)
         own = [run for run in self._runs(entry, spec) if run.deltas and run.deltas[0].file == self.delta]
         pieces = [_marked(run.live, spec, entry["removable"]) for run in without(own, entry["evicted_to"])]
-        if before is not None and entry["evicted_to"] is not None:
+        if before is not None and entry["evicted_to"] is not None and spec.expiry is not None:
+            evicted = self.read(before).filter(pl.col(spec.expiry) <= entry["evicted_to"])
+            pieces.append(evicted.with_columns(pl.lit(_DELETE).alias(CHANGE)))
+        elif before is not None and entry["evicted_to"] is not None:
             alive = without(self._runs(before, spec), before["evicted_to"])
             gone = [run.piece(run.first, max(run.first, run.row_after(entry["evicted_to"]))) for run in alive]
             evicted = merged_or_all(tuple(run for run in gone if run.rows), spec, is_log=entry["log"])
@@ -116,7 +122,7 @@ def spec_of(entry: dict[str, Any]) -> TableSpec:
         time_key=entry["time_key"],
         schema=schema_in(entry),
         removable=entry["removable"],
-        multiple=entry.get("multiple", False),  # older checkpoints know no such tables
+        expiry=entry.get("expiry"),  # older checkpoints know no such tables
     )
 
 

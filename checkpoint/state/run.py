@@ -63,6 +63,7 @@ class Run:
     deltas: tuple[DeltaRef, ...] = ()
     uid: int = field(default_factory=lambda: next(_uids))
     views: dict[str, Column] = field(default_factory=dict)
+    due: dict[int, npt.NDArray[np.generic]] = field(default_factory=dict)
     fence: Fence | None = None
 
     @property
@@ -136,7 +137,7 @@ class Run:
 
     def _from(self, first: int) -> Run:
         if self.file is None and first > self.frame.height // 2:  # a slice would hold the memory of the rows that are gone
-            return replace(self, frame=self.frame[np.arange(first, self.frame.height)], first=0, views={})
+            return replace(self, frame=self.frame[np.arange(first, self.frame.height)], first=0, views={}, due={})
         run = replace(self, first=first)
         for name in ("times", "hashes", "segments"):
             if name in self.__dict__:
@@ -150,6 +151,18 @@ class Run:
             valid = series.is_not_null().to_numpy() if series.null_count() else None
             self.views[name] = (series.fill_null(0) if valid is not None else series).to_numpy(), valid
         return self.views[name]
+
+    def overdue(self, expiry: str, mark_us: int) -> int:
+        """Return how many live rows have an ``expiry`` the mark has passed: all of them stand at the first live time.
+
+        What is counted is sorted once for each time of the run, so that a batch pays for a binary search.
+        """
+        if not self.rows:
+            return 0
+        if self.first not in self.due:
+            self.due.clear()
+            self.due[self.first] = np.sort(self.column(expiry)[0][self.first : self.row_after(int(self.times[self.first]))])
+        return int(np.searchsorted(self.due[self.first], mark_us, side="right"))
 
 
 Column = tuple[npt.NDArray[np.generic], "npt.NDArray[np.bool_] | None"]
@@ -231,7 +244,7 @@ def merged_rows(runs: Sequence[Run], spec: TableSpec, *, has_oldest: bool = True
         rows = pl.concat([run.live for run in reversed(runs)]).select(list(spec.schema))
         return sorted_rows(spec.reduce(rows), spec)
     rows = pl.concat([run.live for run in runs]).sort([TIME, HASH], maintain_order=True)
-    newest = rows if spec.multiple else newest_of_each(rows, spec)
+    newest = rows if spec.expiry else newest_of_each(rows, spec)
     return (with_values(newest, spec) if spec.removable and has_oldest else newest).rechunk()
 
 

@@ -68,8 +68,12 @@ class Table:
         return fetch(self.runs, where, self._values)
 
     def matches(self, asked: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-        """Return the rows of a ``multiple`` table that have the asked keys, and for each the row number in ``asked`` of its key."""
-        return matches(self.runs, asked, self.spec)
+        """Return the rows of a table with ``expiry`` that have the asked keys, and for each the row number in ``asked`` of its key."""
+        at, rows = matches(self.runs, asked, self.spec)
+        if self.spec.expiry is None or self.evicted_to is None:
+            return at, rows
+        there = rows[self.spec.expiry] > self.evicted_to
+        return at.filter(there), rows.filter(there)
 
     def upsert(self, prepared: pl.DataFrame, *, known: int | None = None) -> None:
         """Put prepared rows in the place of those with the same keys; ``known`` are there (None: as many as the last look-up found)."""
@@ -85,9 +89,9 @@ class Table:
         self.keys -= prepared.height
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows to a log, or to a ``multiple`` table."""
+        """Add rows to a log, or to a table with ``expiry``."""
         if rows.height:
-            self.keys += rows.height if self.spec.multiple else 0
+            self.keys += rows.height if self.spec.expiry else 0
             self._add(sorted_rows(rows, self.spec))
 
     def _add(self, frame: pl.DataFrame) -> None:
@@ -111,7 +115,7 @@ class Table:
         """Remove the rows up to the mark and return how many keys that were."""
         gone = self._passed(mark_us)
         self._forget(mark_us)
-        if self.spec.multiple or (len(gone) == 1 and self.spec.reduce is None and not self.spec.removable):
+        if self.spec.expiry or (len(gone) == 1 and self.spec.reduce is None and not self.spec.removable):
             removed = sum(run.rows for run in gone)  # a run holds a key once
         else:
             removed = merged_rows(gone, self.spec).height if gone else 0
@@ -144,7 +148,9 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """Keys of a table, rows of a log or of a ``multiple`` table."""
+        """Keys of a table, rows of a log, rows that are not gone of a table with ``expiry``."""
+        if self.spec.expiry is not None and self.evicted_to is not None:
+            return self.keys - sum(run.overdue(self.spec.expiry, self.evicted_to) for run in self.runs)
         return sum(run.rows for run in self.runs) if self.spec.reduce else self.keys
 
     @property

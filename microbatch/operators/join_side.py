@@ -137,15 +137,14 @@ class SideState:
         first = batch_id * _ROWS_OF_A_BATCH
         return rows.with_columns(pl.int_range(first, first + rows.height, dtype=pl.Int64, eager=True).alias(self.row))
 
-    def meet(self, others: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
+    def meet(self, others: pl.DataFrame) -> pl.DataFrame:
         """Return the rows kept from batches before that have the keys of the other side's rows, side by side with these."""
         asking = others.with_row_index(_ASKED)
         if not self._nulls_equal:
             asking = asking.filter(pl.col(k).is_not_null() for k in self._other.keys)
         asked = self._asked(asking)
         at, rows = self._rows.matches(asked.select(self._rows_keys()))
-        pairs = others[asked[_ASKED].gather(at)].hstack(rows.drop(self.bucket))
-        return pairs if late_us is None else pairs.filter(pl.col(self.dead) > late_us)
+        return others[asked[_ASKED].gather(at)].hstack(rows.drop(self.bucket))
 
     def _rows_keys(self) -> list[str]:
         return [*self.side.keys, self.bucket]
@@ -189,7 +188,9 @@ class SideState:
         self.removed = 0
         if eviction_us is None:
             return pl.DataFrame(schema=self.side.columns)
-        self.removed = self._rows.evict_count(eviction_us)
+        before = self._rows.rows
+        self._rows.evict_count(eviction_us)
+        self.removed = before - self._rows.rows
         met = None if self._met is None else self._met.evict(eviction_us)
         if self._waiting is None or met is None:
             return pl.DataFrame(schema=self.side.columns)
@@ -221,7 +222,7 @@ def side_tables(node: JoinStreams, side: str) -> dict[str, TableSpec]:
     numbered = pl.Schema({**columns.columns, dead: pl.Int64(), row: pl.Int64()})
     computed = {k: dtype for k, dtype in zip(columns.keys, columns.key_types, strict=True) if k not in columns.columns}
     schema = pl.Schema({**numbered, **computed, bucket: pl.Int64()})
-    tables = {f"{side}": TableSpec(keys=(*columns.keys, bucket), time_key=bucket, schema=schema, multiple=True)}
+    tables = {f"{side}": TableSpec(keys=(*columns.keys, bucket), time_key=bucket, schema=schema, expiry=dead)}
     preserved = side in PRESERVED[node.how]
     if preserved:
         tables[f"{side}.waiting"] = TableSpec(keys=(row, dead), time_key=dead, schema=numbered, reduce=_unchanged)

@@ -59,7 +59,7 @@ class JoinStreamsOperator:
         started = stopwatch_us()
         alone = [self._failing(self._left, left), self._failing(self._right, right)]
         left, right = left.filter(self._columns.left.holds()), right.filter(self._columns.right.holds())
-        pairs = self._pairs(left, right, batch.marks.late_us)
+        pairs = self._pairs(left, right)
         eviction_us = batch.marks.eviction_us
         met = {}
         for side, arrived in ((self._left, left), (self._right, right)):
@@ -83,7 +83,7 @@ class JoinStreamsOperator:
         """Return the rows of a preserved side that fail a condition on it alone: it is known at once that they meet none."""
         return arrived.filter(~side.side.holds()).select(list(side.side.columns))
 
-    def _pairs(self, left: pl.DataFrame, right: pl.DataFrame, late_us: int | None) -> pl.DataFrame:
+    def _pairs(self, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         fresh = left.join(
             right,
             left_on=self._columns.left.keys,
@@ -92,7 +92,7 @@ class JoinStreamsOperator:
             nulls_equal=self._nulls_equal,
             coalesce=False,
         )
-        older = [self._right.meet(left, late_us), self._left.meet(right, late_us)]
+        older = [self._right.meet(left), self._left.meet(right)]
         pairs = pl.concat([fresh, *(rows.select(fresh.columns) for rows in older)])
         return pairs.filter(*self._columns.mixed) if self._columns.mixed else pairs
 

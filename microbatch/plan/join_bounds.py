@@ -50,8 +50,22 @@ class JoinBounds:
         return max(0, -(self.left_us or 0), -(self.right_us or 0))
 
 
-def join_bounds(join: JoinStreams, left: dict[str, bool], right: dict[str, bool], names: dict[str, str]) -> JoinBounds:
-    """Return the bounds of a join by the event times of its sides; ``names`` are those of the right columns in the condition."""
+def join_bounds(
+    join: JoinStreams, left: dict[str, bool], right: dict[str, bool], names: dict[str, str], *, in_nanoseconds: bool
+) -> JoinBounds:
+    """Return the bounds of a join.
+
+    Parameters
+    ----------
+    join
+        The join.
+    left, right
+        The event times of its sides.
+    names
+        Under which names the right columns stand in the condition.
+    in_nanoseconds
+        Whether times may lie between two microseconds.
+    """
     by_key = [(max(left.get(plain_column(a) or "", -1), right.get(plain_column(b) or "", -1)), k) for k, (a, b) in enumerate(join.keys)]
     rank, key = max(by_key, key=lambda pair: pair[0])
     if rank >= 0:
@@ -61,8 +75,9 @@ def join_bounds(join: JoinStreams, left: dict[str, bool], right: dict[str, bool]
         return JoinBounds()
     found: dict[bool, list[int]] = {True: [], False: []}
     for tree in condition_trees(join):
-        for is_left, offset_us in _offsets(tree, own, names[other]):
-            found[is_left].append(offset_us)
+        for is_left, inclusive, offset_us in _offsets(tree, own, names[other]):
+            # Inclusive: as Spark, a unit earlier. Strict: a row that is not late is a unit behind the watermark, so one more is dead.
+            found[is_left].append(offset_us - 1 if inclusive else offset_us + (not in_nanoseconds))
     # The least of several, as Spark has it: any of them is right.
     return JoinBounds(left_us=min(found[True], default=None), right_us=min(found[False], default=None))
 
@@ -72,8 +87,8 @@ def time_of(times: dict[str, bool]) -> str | None:
     return max(times, key=lambda column: times[column], default=None)
 
 
-def _offsets(tree: Tree, left: str, right: str) -> Iterator[tuple[bool, int]]:
-    """Yield for a conjunct the sides it bounds (True: left) and the offset of their mark."""
+def _offsets(tree: Tree, left: str, right: str) -> Iterator[tuple[bool, bool, int]]:
+    """Yield for a conjunct the sides it bounds (True: left), whether it lets rows at the bound meet, and c of the bound."""
     tag, body = node(tree)
     if tag != "BinaryExpr" or body["op"] not in _MIRRORED:
         return
@@ -89,9 +104,9 @@ def _offsets(tree: Tree, left: str, right: str) -> Iterator[tuple[bool, int]]:
     constant = constant if factors == [1, -1] else -constant
     inclusive = op in ("LtEq", "GtEq", "Eq")
     if op in ("Gt", "GtEq", "Eq"):
-        yield True, -constant - inclusive
+        yield True, inclusive, -constant
     if op in ("Lt", "LtEq", "Eq"):
-        yield False, constant - inclusive
+        yield False, inclusive, constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

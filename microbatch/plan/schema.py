@@ -161,7 +161,10 @@ def columns_of_join(node: JoinStreams) -> JoinColumns:
 
 def bounds_of_join(node: JoinStreams) -> JoinBounds:
     """Return how long the rows of each side of a join of two streams can still meet others."""
-    return join_bounds(node, event_times(node.left), event_times(node.right), columns_of_join(node).right.names)
+    left, right = event_times(node.left), event_times(node.right)
+    dtypes = [schema_of(node.left)[c] for c in left] + [schema_of(node.right)[c] for c in right]
+    finest = any(isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns" for dtype in dtypes)
+    return join_bounds(node, left, right, columns_of_join(node).right.names, in_nanoseconds=finest)
 
 
 def _joined_times(node: JoinStreams) -> dict[str, EventTime]:
