@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+import microbatch as mb
 from microbatch.errors import MicrobatchError
 from microbatch.model import OutputMode
 from microbatch.plan.late import late_inputs
@@ -138,7 +141,7 @@ def _check_operators(body: dict[str, Any]) -> None:
     from tests.conformance.others.pipeline import _OPERATORS
 
     for op in body["pipeline"]:
-        if op["op"] not in (*_OPERATORS, "watermark", "union"):
+        if op["op"] not in (*_OPERATORS, "watermark", "union", "interval_join"):
             msg = f"operator {op['op']}"
             raise NotSupportedError(msg)
 
@@ -256,6 +259,21 @@ def _expect_late(script: Script, value: Any, step: Step) -> None:
     check_rows("expect_late", wanted, script.late_rows())
 
 
+def _expect_state(script: Script, value: dict[str, Any], step: Step) -> None:
+    """Compare the state of a join: a table a side, whose columns are called as the side's."""
+    side, *columns = value["columns"]
+    if side != "side":
+        msg = "the state of an operator that is no join"
+        raise NotSupportedError(msg)
+    found: list[Row] = []
+    for name in ("left", "right"):
+        rows = mb.read_state(script.subject.checkpoint, f"{value['uid']}/{name}").collect()
+        if script.explicit:
+            rows = rows.filter(~pl.col(f"{name}.{FILLER}"))
+        found += [[name, *row] for row in rows_of(rows, [f"{name}.{c}" for c in columns], per_second=PER_SECOND)]
+    check_rows("expect_state", value["rows"], found)
+
+
 _STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
     "add": _add,
     "watermark": _watermark,
@@ -272,4 +290,5 @@ _STEPS: dict[str, Callable[[Script, Any, Step], None]] = {
     "expect_late": _expect_late,
     "expect_state_rows": _expect_state_rows,
     "expect_late_count": _expect_late_count,
+    "expect_state": _expect_state,
 }

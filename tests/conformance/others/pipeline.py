@@ -18,6 +18,7 @@ import polars as pl
 import microbatch as mb
 from microbatch.plan.window import END, START
 from tests.conformance import engine
+from tests.conformance.others import joins
 from tests.conformance.relation import Relation, Switch
 from tests.conformance.report import NotSupportedError
 
@@ -74,7 +75,7 @@ def build(pipeline: list[Op], output: list[str], frames: Mapping[str, Any]) -> R
     while rest and rest[0]["op"] == "watermark":
         op = rest.pop(0)
         parts = [name for name in streams if name.partition("/")[0] == op["input"]]
-        streams[op["input"]] = _union([_watermark(streams.pop(p), op, judges_instants=_judges_instants(pipeline)) for p in parts])
+        streams[op["input"]] = _union([_watermark(streams.pop(p), op, pipeline) for p in parts])
     stream = _joined_inputs(streams, rest)
     for op in rest:
         if op["op"] not in _OPERATORS:
@@ -88,9 +89,11 @@ def build(pipeline: list[Op], output: list[str], frames: Mapping[str, Any]) -> R
 
 def _joined_inputs(streams: dict[str, Stream], rest: list[Op]) -> Stream:
     """Return the one stream the operators work on; several inputs need an operator that joins them."""
+    first = rest[0]["op"] if rest else "nothing"
+    if first == "interval_join":
+        return _interval_join(streams, rest.pop(0))
     if len(streams) == 1:
         return next(iter(streams.values()))
-    first = rest[0]["op"] if rest else "nothing"
     if first != "union":
         msg = f"operator {first}"
         raise NotSupportedError(msg)
@@ -101,6 +104,15 @@ def _joined_inputs(streams: dict[str, Stream], rest: list[Op]) -> Stream:
 def _union(streams: list[Stream]) -> Stream:
     first, *others = streams
     return replace(first, frame=first.frame.union(*(s.frame for s in others))) if others else first
+
+
+def _interval_join(streams: dict[str, Stream], op: Op) -> Stream:
+    left, right = streams[op["left"]], streams[op["right"]]
+    times = _time_column(left), _time_column(right)
+    if not isinstance(times[0], str) or not isinstance(times[1], str):
+        msg = "interval_join of windows"
+        raise NotSupportedError(msg)
+    return replace(left, frame=joins.interval_join(left.frame, right.frame, op, (times[0], times[1]), _mark(left)))
 
 
 def _finished(stream: Stream, output: list[str]) -> Relation:
@@ -117,21 +129,24 @@ def _finished(stream: Stream, output: list[str]) -> Relation:
 
 
 def _judges_instants(pipeline: list[Op]) -> bool:
-    return any(op["op"] == "dedup" for op in pipeline) and not any("window" in op for op in pipeline)
+    return any(op["op"] in ("dedup", "interval_join") for op in pipeline) and not any("window" in op for op in pipeline)
 
 
-def _watermark(stream: Stream, op: Op, *, judges_instants: bool) -> Stream:
+def _watermark(stream: Stream, op: Op, pipeline: list[Op]) -> Stream:
     """Declare the event time.
 
     A case's watermark is exclusive: a row at it is in time. Ours is inclusive, which is the same for the end of a window; where rows are
-    judged by their own time it stands a microsecond back.
+    judged by their own time it stands a microsecond back. A join's grace is a watermark that stands so much further back.
     """
     for field in _UNKNOWN_WATERMARKS:
         if op.get(field):
             msg = f"watermark {field}"
             raise NotSupportedError(msg)
     delay_ms = AHEAD_MS if op.get("explicit") else int(op.get("delay_ms", 0))
-    return replace(stream, frame=engine.feature(stream.frame, "with_watermark")(op["column"], f"{delay_ms * 1_000 + judges_instants}us"))
+    delay_ms += sum(int(other.get("grace_ms", 0)) for other in pipeline if other["op"] == "interval_join")
+    return replace(
+        stream, frame=engine.feature(stream.frame, "with_watermark")(op["column"], f"{delay_ms * 1_000 + _judges_instants(pipeline)}us")
+    )
 
 
 def _window_agg(stream: Stream, op: Op) -> Stream:
