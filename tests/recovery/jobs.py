@@ -12,9 +12,20 @@ import polars as pl
 import microbatch as mb
 from microbatch.faults import FAULT_POINTS
 from microbatch.model import OutputMode
+from tests.recovery import join_job
 
 SCHEMA: dict[str, Any] = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
-SINKS = ("delta-append", "delta-update", "delta-complete", "files", "delta-session", "delta-late", "delta-map_state", "delta-unique")
+SINKS = (
+    "delta-append",
+    "delta-update",
+    "delta-complete",
+    "files",
+    "delta-session",
+    "delta-late",
+    "delta-map_state",
+    "delta-unique",
+    "delta-join",
+)
 # Where the state has several tables, the name of the one with the groups.
 OPERATORS = {"delta-session": "session-key", "delta-map_state": "windows", "delta-unique": "windows"}
 COUNTS = [pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top")]
@@ -46,6 +57,8 @@ def frame(root: Path, sink: str) -> mb.StreamFrame:
     if sink == "delta-map_state":
         windows = events.group_by(mb.window("at", "10s"), "key")
         return windows.map_state(counted, state_schema=KEPT, output_schema=KEPT, timers="event_time", name="windows")
+    if sink == "delta-join":
+        return join_job.joined(events)
     if sink == "delta-unique":
         fresh = mb.concat([events, events]).unique(within_watermark=True).limit(LIMIT)
         return fresh.group_by(mb.window("at", "10s"), "key").agg(COUNTS, name="windows")

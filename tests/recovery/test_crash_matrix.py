@@ -72,7 +72,7 @@ def test_a_batch_killed_between_files_and_commit_of_either_table_counts_once(tmp
 @pytest.mark.parametrize("sink", jobs.SINKS)
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_again_and_again_everything_counts_once(tmp_path: Path, crasher: Crasher, sink: str, seed: int) -> None:
-    """Twelve deaths a run, 360 in all: at a random fault point or at a random moment."""
+    """Twelve deaths a run: at a random fault point or at a random moment."""
     rng = random.Random(seed)
     jobs.make_landing(tmp_path / "landing", seed, sink)
     deaths = 0
