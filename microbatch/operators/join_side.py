@@ -126,7 +126,7 @@ class SideState:
         """Return the rows that are not late, placed, with the time they are dead at; those that can meet none only of a preserved side."""
         placed = self.side.placed(self.late.on_time(rows, batch))
         if not self.preserved:
-            placed = placed.filter(self.side.holds(), *self._keys_there())
+            placed = placed.filter(*self.side.conditions, *self._keys_there())
         return placed.with_columns(self.lifetime.dead.alias(self.dead))
 
     def _keys_there(self) -> list[pl.Expr]:

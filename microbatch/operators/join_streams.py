@@ -58,7 +58,7 @@ class JoinStreamsOperator:
         left, right = self._arrivals(inputs, batch)
         started = stopwatch_us()
         alone = [self._failing(self._left, left), self._failing(self._right, right)]
-        left, right = left.filter(self._columns.left.holds()), right.filter(self._columns.right.holds())
+        left, right = left.filter(*self._columns.left.conditions), right.filter(*self._columns.right.conditions)
         pairs = self._pairs(left, right)
         eviction_us = batch.marks.eviction_us
         met = {}
@@ -81,7 +81,7 @@ class JoinStreamsOperator:
 
     def _failing(self, side: SideState, arrived: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of a preserved side that fail a condition on it alone: it is known at once that they meet none."""
-        return arrived.filter(~side.side.holds()).select(list(side.side.columns))
+        return side.side.failing(arrived).select(list(side.side.columns))
 
     def _pairs(self, left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         fresh = left.join(

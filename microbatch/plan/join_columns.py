@@ -43,9 +43,11 @@ class JoinSide:
         """Return the side's rows under the names they have beside the other's, with their keys."""
         return rows.with_columns(self.computed).rename({a: b for a, b in self.names.items() if a != b})
 
-    def holds(self) -> pl.Expr:
-        """Return whether a placed row meets the conditions on this side alone."""
-        return pl.all_horizontal(pl.lit(value=True), *self.conditions).fill_null(value=False)
+    def failing(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the placed rows that do not meet the conditions on this side alone."""
+        if not self.conditions:
+            return rows.clear()
+        return rows.filter(~pl.all_horizontal(self.conditions).fill_null(value=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,7 @@ def join_bounded(node: JoinStreams, inputs: Sequence[pl.LazyFrame], schema_of: C
     )
     pairs = left.join(
         right, left_on=columns.left.keys, right_on=columns.right.keys, how="inner", nulls_equal=node.nulls_equal, coalesce=False
-    ).filter(columns.left.holds(), columns.right.holds(), *columns.mixed)
+    ).filter(*columns.left.conditions, *columns.right.conditions, *columns.mixed)
     if node.how in ONE_SIDED:
         return left.join(pairs, on=_ROW["left"], how="semi" if node.how == "semi" else "anti").select(columns.output)
     alone = [

@@ -77,6 +77,19 @@ def test_keys_of_two_dtypes_meet_and_categories_meet_text() -> None:
     assert out.rows().schema == {"c": pl.Enum(["a", "b"]), "n": pl.Int32, "w": pl.Int64}
 
 
+def test_batches_that_polars_filters_in_pieces_are_joined_whole(tmp_path: Path) -> None:
+    n = 50_000  # on several threads
+    left, right, lefts, rights = sides()
+    out = mb.MemorySink()
+    query = lefts.join(rights, on="k", how="left", within="1h").sink_memory(out, checkpoint=tmp_path / "checkpoint")
+    rows = pl.DataFrame({"k": range(n), "t": at(1) * n, "v": [0] * n}, schema=SCHEMA)
+    left.add(rows)
+    right.add(rows.select("k", j=pl.col("v").cast(pl.Int32), t="t", v=pl.lit("x")))
+    query.run()
+    assert out.rows().height == n
+    assert out.rows()["v_right"].null_count() == 0
+
+
 def test_keys_with_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "hash_rows", lambda keys: pl.Series([2**64 - 1] * keys.height, dtype=pl.UInt64))
     left, right, lefts, rights = sides()
