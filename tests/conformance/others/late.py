@@ -10,6 +10,7 @@ import polars as pl
 import microbatch as mb
 from microbatch.plan.window import START
 from tests.conformance.compare import Row, rows_of
+from tests.conformance.others.joins import LEFT, RIGHT
 from tests.conformance.others.pipeline import FILLER
 
 PER_SECOND = 1_000
@@ -36,10 +37,20 @@ class LateOutput:
         if late.is_empty():
             return []
         rows = late.unnest("row")
+        sides = [side for side in (LEFT, RIGHT) if any(c.startswith(side) for c in rows.columns)]
+        return [row for rows in (_of_side(rows, side) for side in sides or [""]) for row in self._of_input(rows)]
+
+    def _of_input(self, rows: pl.DataFrame) -> list[Row]:
         if FILLER in rows.columns:
             rows = rows.filter(~pl.col(FILLER))
         # The inputs of a case that share an operator have the same columns, or each its own.
         spec = next(spec for spec in self._inputs if set(spec["schema"]) <= set(rows.columns))
+        rows = rows.filter(pl.col(spec["time"]).is_not_null())  # the other side's
         if self._slide is not None and START in rows.columns:
             rows = rows.filter(pl.col(spec["time"]) < pl.col(START) + self._slide)  # the last window the row is in
         return rows_of(rows, list(spec["schema"]), per_second=PER_SECOND)
+
+
+def _of_side(rows: pl.DataFrame, side: str) -> pl.DataFrame:
+    """Return the columns of a side of a join, by their own names."""
+    return rows.select(pl.col(c).alias(c.removeprefix(side)) for c in rows.columns if c.startswith(side))
