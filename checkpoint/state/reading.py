@@ -78,14 +78,22 @@ class StoredVersion:
             runs_of(self.root, entry, verify=self.verify)
 
     def entry(self, table: str | None) -> dict[str, Any]:
-        """Return a table's entry, None: of the only one. Raises PlanError, naming the tables there are."""
-        if table is None and len(self.tables) == 1:
-            return dict(next(iter(self.tables.values())))
+        """Return the entry of the table ``name_of`` finds."""
+        return dict(self.tables[self.name_of(table)])
+
+    def name_of(self, table: str | None) -> str:
+        """Return the table's name, None: of the only one that does not help another, as ``x/timers`` helps ``x``.
+
+        Raises PlanError, naming the tables there are.
+        """
+        own = [name for name in self.tables if name.rpartition("/")[0] not in self.tables]
+        if table is None and len(own) == 1:
+            return own[0]
         if table is None or table not in self.tables:
             asked = "operator=... is needed" if table is None else f"no operator {table!r} keeps state"
             msg = f"{self.root.parent}: {asked}; at version {self.number} these do: {', '.join(map(repr, self.tables)) or 'none'}"
             raise PlanError(msg)
-        return dict(self.tables[table])
+        return table
 
     def read(self, entry: dict[str, Any]) -> pl.DataFrame:
         """Return a table's rows: one per key; those of a log as they were added, older first."""

@@ -25,8 +25,8 @@ def read_state(
     checkpoint
         The query's checkpoint folder.
     operator
-        Its name: given with ``named``, or derived, such as ``aggregate-country``. An operator with several tables (a join) has one name a
-        table. None: the only one.
+        Its name: given with ``named``, or derived, such as ``aggregate-country``. A join of two streams has one name a table; what
+        helps an operator to find its keys in time has the operator's name and ``/timers`` or ``/expiries``. None: the only operator.
     version
         How many batches the state has seen; None: all that are committed. ``retain_batches`` of the query says how far back one can go.
     verify
@@ -59,9 +59,9 @@ def read_state_changes(checkpoint: str | PathLike[str], operator: str | None, fr
         raise PlanError(msg)
     state = StoredState.at(str(checkpoint))
     newest = state.version(to_version)
-    pieces = [newest.read(newest.entry(operator)).clear().with_columns(_change_type=pl.lit("")).with_columns(pl.lit(0).alias(VERSION))]
+    name = newest.name_of(operator)
+    pieces = [newest.read(newest.entry(name)).clear().with_columns(_change_type=pl.lit("")).with_columns(pl.lit(0).alias(VERSION))]
     before = {} if from_version == 0 else state.version(from_version).tables
-    name = operator or next(iter(newest.tables))
     for number in range(from_version + 1, to_version + 1):
         at = state.version(number)
         if name in at.tables:

@@ -134,6 +134,18 @@ def test_no_versions_hold_no_changes(job: Job) -> None:
 # -- refusals --------------------------------------------------------------------------------------------------------------
 
 
+def test_tables_that_help_an_operator_need_not_be_told_from_its_own(job: Job) -> None:
+    def count(key: Any, rows: list[Any], state: mb.KeyState) -> None:
+        state["n"].update(state["n"].get(0) + len(rows))
+        state.register_timer(at(30))
+
+    options: dict[str, Any] = {"state_schema": {"n": pl.Int64}, "output_schema": {"n": pl.Int64}, "timers": "event_time", "ttl": "1d"}
+    job.batch(job.stream.frame().with_watermark("t", "0s").group_by("k").map_state(count, **options), [("a", 1, 0), ("a", 2, 0)])
+    assert job.rows() == job.rows("map_state-k") == [("a", 2)]
+    assert job.rows("map_state-k/timers") == [("a",)]
+    assert job.changes(None, 0, 1) == [("a", 2, "update", 1)]
+
+
 def test_an_unknown_operator_is_refused_with_those_there_are(job: Job) -> None:
     query = job.stream.frame().unique("v").group_by("k").agg(pl.col("v").max())
     job.batch(query, [("a", 1, 0)])
