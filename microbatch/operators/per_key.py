@@ -136,9 +136,10 @@ class _Calls:
             return made
         wrong = ((k, v) for k, v in zip(numbers, values, strict=True) if _strict(field, [v]) is None)
         k, value = next(wrong, (numbers[0], values[0]))
+        unknown = _unknown_field(field.dtype, value)
         msg = (
             f"map_state({self._node.label}) gave {field.name!r} = {value!r} ({type(value).__name__}) for {self._where(k)}, "
-            f"declared is {field.dtype}"
+            f"declared is {field.dtype}{'' if unknown is None else f', which has no field {unknown!r}'}"
         )
         raise PlanError(msg)
 
@@ -149,4 +150,25 @@ def _strict(field: pl.Field, values: Sequence[Any]) -> pl.Series | None:
         made = pl.Series(field.name, values, dtype=field.dtype, strict=True)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
         return None
-    return made if made.dtype == field.dtype else None
+    # Polars leaves out fields of a struct it does not know.
+    if made.dtype != field.dtype or (field.dtype.is_nested() and any(_unknown_field(field.dtype, v) is not None for v in values)):
+        return None
+    return made
+
+
+def _unknown_field(dtype: object, value: Any) -> str | None:
+    """Return a field within a value, at any depth, that the structs of its type do not have; None if there is none."""
+    inside: Iterable[tuple[object, Any]] = ()
+    match dtype:
+        case pl.Struct() if isinstance(value, Mapping):
+            fields = dict(dtype)
+            if unknown := [name for name in value if name not in fields]:
+                return str(unknown[0])
+            inside = [(fields[name], v) for name, v in value.items()]
+        case pl.List() | pl.Array() if isinstance(value, (list, tuple)):
+            inside = [(dtype.inner, v) for v in value]
+        case pl.Map() if isinstance(value, Mapping):
+            inside = [(dtype.value, v) for v in value.values()]
+        case _:
+            pass
+    return next((found for within, v in inside if (found := _unknown_field(within, v)) is not None), None)

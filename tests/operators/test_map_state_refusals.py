@@ -16,6 +16,9 @@ import microbatch as mb
 SCHEMA: dict[str, Any] = {"k": pl.String, "v": pl.Int64, "t": pl.Datetime("us"), "c": pl.Int128}
 N: dict[str, Any] = {"n": pl.Int64}
 OUT: dict[str, Any] = {"out": pl.Int64}
+STRUCT: dict[str, Any] = {"state_schema": {"n": pl.Struct({"a": pl.Int64})}}
+LIST: dict[str, Any] = {"state_schema": {"n": pl.List(pl.Struct({"a": pl.Int64}))}}
+MAP: dict[str, Any] = {"state_schema": {"n": pl.Map(pl.String, pl.Struct({"a": pl.Int64}))}}
 
 
 def nothing(key: Any, rows: list[Any], state: mb.KeyState) -> Any:
@@ -173,6 +176,13 @@ def test_an_error_within_a_generator_names_the_key_too(tmp_path: Path) -> None:
     [
         (lambda r, s: ("x",), {}, r"gave 'out' = 'x' \(str\) for key \('a',\) in batch 1, declared is Int64"),
         (lambda r, s: (1.5,), {}, r"gave 'out' = 1.5 \(float\) for key \('a',\) in batch 1, declared is Int64"),
+        (
+            lambda r, s: s["n"].update({"b": 1}),
+            STRUCT,
+            r"gave 'n' = {'b': 1} .*key \('a',\) .*declared is Struct\({'a': Int64}\), .* no field 'b'",
+        ),
+        (lambda r, s: s["n"].append({"a": 1, "c": 2}), LIST, r"gave 'n' = \[{'a': 1, 'c': 2}\] .*key \('a',\) .*, which has no field 'c'"),
+        (lambda r, s: s["n"].update("x", {"d": 2}), MAP, r"gave 'n' = {'x': {'d': 2}} .*key \('a',\) .*, which has no field 'd'"),
         (lambda r, s: (1, 2), {}, r"returned \(1, 2\) for key \('a',\) in batch 1; a row is a tuple with the columns {'out': Int64}"),
         (lambda r, s: [5], {}, r"returned 5 for key \('a',\) in batch 1; a row is a tuple"),
         (lambda r, s: 5, {}, r"failed at key \('a',\) in batch 1, with 2 rows: TypeError: 'int' object is not iterable"),
