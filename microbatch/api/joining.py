@@ -11,6 +11,7 @@ import polars as pl
 from microbatch.api.options import did_you_mean
 from microbatch.durations import Duration, duration_us
 from microbatch.errors import PlanError
+from microbatch.plan.batch_time import asks_time
 from microbatch.plan.checks import check_static_join, check_stream_join
 from microbatch.plan.join_bounds import time_of
 from microbatch.plan.nodes import JoinStatic, JoinStreams, Node, is_streaming
@@ -73,6 +74,12 @@ class Joined:
             coalesce=self.coalesce,
             name=name,
         )
+        if asks_time([*(side for pair in node.keys for side in pair), node.where]):
+            msg = (
+                "join: mb.batch_time() differs by batch, and rows of several batches meet; write .with_columns(now=mb.batch_time()) before "
+                "the join, or filter behind it"
+            )
+            raise PlanError(msg)
         check_stream_join(node)
         return node
 

@@ -104,6 +104,19 @@ def test_windows_and_sessions_see_the_batch_s_time(place: Any, mode: str, expect
     assert sorted(out.rows().rows()) == expected
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on": "v", "where": pl.col("t") < mb.batch_time()},
+        {"left_on": ["v", mb.batch_time()], "right_on": ["v", "t"]},
+    ],
+)
+def test_a_join_of_two_streams_by_the_batch_s_time_is_refused(options: dict[str, Any]) -> None:
+    left, right = (mb.MemoryStream({"v": pl.Int64, "t": pl.Datetime("us", "UTC")}).frame() for _ in range(2))
+    with pytest.raises(mb.PlanError, match=r"join: mb.batch_time\(\) differs by batch.*before the join, or filter behind it"):
+        left.join(right, **options)
+
+
 def test_an_aggregation_over_the_batch_s_time_is_refused() -> None:
     grouped = mb.MemoryStream({"v": pl.Int64}).frame().group_by("v")
     with pytest.raises(mb.PlanError, match=r"mb.batch_time\(\) differs by batch.*with_columns\(now=mb.batch_time\(\)\) before group_by"):
