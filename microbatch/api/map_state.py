@@ -36,6 +36,11 @@ class StateOptions(TypedDict, total=False):
         How long a variable lives after it was last written, by batch times: for all, or for those named. It is not seen any more
         from that moment on, and leaves the state in the next batch. (Flink: OnCreateAndWrite, NeverReturnExpired; to have a read
         prolong it too, write the value back.)
+    event_time
+        The column of ``output_schema``, a Datetime, that has the event time of the function's rows: the watermark of its input goes on to
+        verbs behind it. Late rows are dropped before the function then, and a row it returns must not be late itself: its time is after
+        the watermark of the batch before, as that of the batch's rows is; that of a timer may be this very watermark, so give its row a
+        microsecond more. Not with timers by processing time, nor with ``timeout=``. None: its rows have no event time.
     initial_state
         The keys and variables to begin with, used in the first batch of a checkpoint.
     output_mode
@@ -51,6 +56,7 @@ class StateOptions(TypedDict, total=False):
     timeout: str | None
     timers: str | None
     ttl: Duration | Mapping[str, Duration] | None
+    event_time: str | None
     initial_state: pl.DataFrame | None
     output_mode: str | None
     vectorised: bool
@@ -80,8 +86,27 @@ def map_state_node(node: Node, keys: tuple[str, ...], function: Callable[..., An
         initial=_initial(options.get("initial_state"), inside, state),
         watermarked=bool(event_times(node)),
         name=options.get("name"),
+        event_time=options.get("event_time"),
     )
+    if made.event_time is not None:
+        _check_event_time(made, made.event_time)
     return made if options.get("vectorised") else replace(made, function=PerKey(function=function, node=made))
+
+
+def _check_event_time(node: MapState, column: str) -> None:
+    if node.timeout is not None or node.timers is TimeMode.PROCESSING:
+        given = f'timeout="{node.timeout}"' if node.timeout else f'timers="{node.timers}"'
+        msg = f'map_state(event_time={column!r}) with {given}: their rows would be late; use timers="event_time" or none'
+        raise PlanError(msg)
+    if not node.watermarked:
+        msg = f"map_state(event_time={column!r}): the rows have no watermark to go on; write .with_watermark(column, delay) before group_by"
+        raise PlanError(msg)
+    if column not in node.output:
+        msg = f"map_state(event_time={column!r}){did_you_mean(column, node.output)}; output_schema has {list(node.output)}"
+        raise PlanError(msg)
+    if not isinstance(node.output[column], pl.Datetime):
+        msg = f"map_state(event_time={column!r}): event time must be a Datetime, output_schema has {node.output[column]}"
+        raise PlanError(msg)
 
 
 def _check_options(options: StateOptions) -> None:

@@ -16,7 +16,7 @@ from microbatch.clock import stopwatch_us
 from microbatch.errors import DataError
 from microbatch.model import Json, Marks
 from microbatch.operators.base import Batch, OperatorProgress
-from microbatch.operators.late import LateFilter
+from microbatch.operators.late import LateFilter, late
 from microbatch.operators.timers import Timers, timers_table
 from microbatch.plan.keyed_state import AT, EXPIRES, FIRED, TIMED_OUT, StateBatch, StateChange, TimeMode
 from microbatch.plan.nodes import MapState
@@ -84,7 +84,7 @@ class MapStateOperator:
         self._keys = list(node.keys)
         self._stored = [pl.col(k).cast(dtype) for k, dtype in stored_keys(node).items()]
         self._declared = [pl.col(k).cast(schema[k]) for k in node.keys]
-        self._late = LateFilter(event_time(node.input) if node.time is TimeMode.EVENT else None, schema)
+        self._late = LateFilter(event_time(node.input) if node.judges_time else None, schema)
         self._removed = 0
         self._updated = 0
         self._progress = OperatorProgress(
@@ -110,6 +110,7 @@ class MapStateOperator:
         if touched.height:
             change = call(self._node, self._asked(rows, touched, batch))
             self._check_times(change, batch)
+            self._check_event_time(change.rows, batch)
             self._keep(self._changed(touched, change, batch))
             out = change.rows.select(list(out.schema))
         updated = stopwatch_us()
@@ -188,6 +189,21 @@ class MapStateOperator:
             msg = (
                 f"map_state({self._node.label}) in batch {batch.batch_id} set a timer of {key} at {at_us} us, before {what}, {before} us: "
                 f"it would never fire; set it later, or do now what it was to do"
+            )
+            raise DataError(msg)
+
+    def _check_event_time(self, rows: pl.DataFrame, batch: Batch) -> None:
+        """Raise DataError for a row that verbs behind this one would drop as late (Spark: UpdateEventTimeColumnExec)."""
+        column, mark_us = self._node.event_time, batch.marks.late_us
+        if column is None or mark_us is None:
+            return
+        too_late = rows.filter(late(column, rows.schema, mark_us))
+        if too_late.height:
+            mark = pl.Series([mark_us]).cast(pl.Datetime("us"))[0]
+            msg = (
+                f"map_state({self._node.label}) in batch {batch.batch_id} returned a row of {too_late.select(self._keys).row(0)} with "
+                f"{column!r} = {too_late[column][0]}, but the watermark had come to {mark}: verbs behind it would drop the row as late; "
+                f"give it a later time, or leave event_time= out"
             )
             raise DataError(msg)
 

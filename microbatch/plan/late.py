@@ -7,7 +7,6 @@ import polars as pl
 from microbatch.errors import PlanError
 from microbatch.model import OutputMode
 from microbatch.plan.checks import stateful_nodes
-from microbatch.plan.keyed_state import TimeMode
 from microbatch.plan.nodes import Aggregate, Limit, MapState, Node, StatefulNode, inputs_of
 from microbatch.plan.schema import event_time_key, event_times, schema_of
 from microbatch.plan.ttl import TimeToLive
@@ -64,7 +63,7 @@ def _judges(node: StatefulNode, mode: OutputMode) -> bool:
         case Aggregate():
             return (mode is not OutputMode.COMPLETE or node.session is not None) and event_time_key(node) is not None
         case MapState():
-            return node.time is TimeMode.EVENT
+            return node.judges_time
         case Limit():
             return False
         case _:

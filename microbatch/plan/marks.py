@@ -14,7 +14,7 @@ def behind_us(node: Node) -> int | None:
     """Return how far behind the query's watermark the rows are that a node puts out, microseconds; None if they carry none."""
     if isinstance(node, WithWatermark):
         return 0
-    if isinstance(node, MapState):
+    if isinstance(node, MapState) and node.event_time is None:
         return None
     behind = input_behind_us(node)
     if isinstance(node, JoinStreams) and behind is not None:

@@ -164,6 +164,7 @@ class MapState:
     ``state`` are the variables and ``output`` the columns behind the keys; ``ttl_us`` has the variables that expire. ``timeout`` is the
     older kind of timers (one a key, cleared by data), ``timers`` the newer (any number); None: no such timers, and never both.
     ``output_mode`` UPDATE: a later row of a key replaces the earlier; None: as the query has it. ``watermarked``: there is a watermark.
+    ``event_time`` is the column of ``output`` that has it, None: no column.
     """
 
     input: Node
@@ -179,6 +180,12 @@ class MapState:
     initial: pl.DataFrame | None
     watermarked: bool
     name: str | None
+    event_time: str | None = None
+
+    @property
+    def judges_time(self) -> bool:
+        """True if it drops late rows."""
+        return self.time is TimeMode.EVENT or self.event_time is not None
 
     @property
     def time(self) -> TimeMode | None:

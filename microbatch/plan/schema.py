@@ -122,8 +122,8 @@ def _carried(node: Node) -> dict[str, EventTime]:
     match node:
         case Scan() | Static():
             return {}
-        case MapState():
-            return {}  # when the rows a function makes took place, only the function knows
+        case MapState():  # when the rows a function makes took place, only the function knows
+            return {} if node.event_time is None else {node.event_time: EventTime(is_end=False, origin=node)}
         case MapBatches():
             return {c: time for c, time in _carried(node.input).items() if c in node.keeps}
         case WithWatermark():

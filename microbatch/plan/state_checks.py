@@ -25,7 +25,7 @@ def _check_before(machine: MapState, mode: OutputMode) -> None:
     if mode is not OutputMode.APPEND and any(isinstance(n, Aggregate) for n in walk(machine.input)):
         msg = f'map_state after an aggregation runs in mode="append" only (rows must be final when they are passed on), not "{mode}"'
         raise PlanError(msg)
-    if machine.time is TimeMode.EVENT and (rivals := rival_event_times(machine.input)):
+    if machine.judges_time and (rivals := rival_event_times(machine.input)):
         msg = f"map_state: the rows have two event time columns, {rivals}: drop one of them before"
         raise PlanError(msg)
 
