@@ -80,6 +80,11 @@ class LocalFolder:
         except FileNotFoundError:
             return []
 
+    def below(self) -> list[str]:
+        """Return the paths, from here, of the files in this folder and below it, sorted, without hidden ones."""
+        files = [file for file in self._path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+        return sorted(file.relative_to(self._path).as_posix() for file in files)
+
     def remove(self, name: str) -> None:
         """Remove a file; no error if it is gone already. Not durable: after a power failure it may be back."""
         (self._path / name).unlink(missing_ok=True)

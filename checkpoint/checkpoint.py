@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from microbatch.checkpoint.atomic import LocalFolder
 from microbatch.checkpoint.commit_log import CommitLog
-from microbatch.checkpoint.layout import COMMITS, METADATA, OFFSETS, SOURCES, STATE, check_folder, files_below, local_path
+from microbatch.checkpoint.layout import COMMITS, METADATA, OFFSETS, SOURCES, STATE, check_entries, check_folder
 from microbatch.checkpoint.lock import CheckpointLock
+from microbatch.checkpoint.object_folder import ObjectFolder
 from microbatch.checkpoint.offset_log import OffsetLog
+from microbatch.checkpoint.place import CheckpointFolder, folder_at
 from microbatch.checkpoint.query_metadata import create_query_id, read_facts, read_query_id, write_facts
 from microbatch.errors import CheckpointCorruptError
 from microbatch.model import Json
@@ -18,6 +19,10 @@ from microbatch.model import Json
 
 class Checkpoint:
     """All that outlives a run of a query, held by one run at a time; made by ``Checkpoint.open``.
+
+    An object store has no lock that ends with its holder. There the logs alone keep runs apart: an entry is written once, so of two
+    runs that are at the same batch one is told that the other was there, and stops. What the loser wrote meanwhile is a state file nobody
+    names, and to the sink the same batch with the same rows.
 
     Attributes
     ----------
@@ -29,7 +34,7 @@ class Checkpoint:
         The two logs.
     """
 
-    def __init__(self, folder: LocalFolder, lock: CheckpointLock, offsets: OffsetLog, query_id: str) -> None:
+    def __init__(self, folder: CheckpointFolder, lock: CheckpointLock | None, offsets: OffsetLog, query_id: str) -> None:
         self.folder = folder
         self.offsets = offsets
         self.commits = CommitLog(folder.sub(COMMITS))
@@ -38,7 +43,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, n_sources: int | None = None) -> Checkpoint:
-        """Return the checkpoint at a local path or file:// URL, locked for this run; a new one if the folder is missing or empty.
+        """Return the checkpoint at a path or URL, a local one locked for this run; a new one if the folder is missing or empty.
 
         Parameters
         ----------
@@ -50,7 +55,7 @@ class Checkpoint:
         Raises
         ------
         PlanError
-            The path is a file, empty, or not on this machine.
+            The path is a file or empty, or the URL that of a store in which two runs could log the same batch.
         CheckpointMismatchError
             The folder holds other files and no checkpoint, or offsets of another number of sources.
         CheckpointInUseError
@@ -58,19 +63,18 @@ class Checkpoint:
         CheckpointCorruptError
             It is damaged or was written by a newer version; nothing was changed.
         """
-        root = local_path(path)
-        check_folder(root)
-        lock = CheckpointLock.acquire(root)
+        folder = folder_at(path)
+        lock = _locked(folder)
         try:
-            folder = LocalFolder(root)
             offsets = OffsetLog(folder.sub(OFFSETS), n_sources)
-            _check_whole(root, folder, offsets)
+            _check_whole(folder, offsets)
             return cls(folder, lock, offsets, create_query_id(folder))
         except BaseException:
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
 
-    def source_folder(self, k: int) -> LocalFolder:
+    def source_folder(self, k: int) -> CheckpointFolder:
         """Return the place of source ``k``, counted from 0 in plan order."""
         return self.folder.sub(SOURCES).sub(str(k))
 
@@ -83,7 +87,7 @@ class Checkpoint:
         write_facts(self.folder, facts)
 
     @property
-    def state_folder(self) -> LocalFolder:
+    def state_folder(self) -> CheckpointFolder:
         """The place of the state store."""
         return self.folder.sub(STATE)
 
@@ -105,28 +109,41 @@ class Checkpoint:
 
     def close(self) -> None:
         """Give the lock back; closing twice is no error."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
-def _check_whole(root: Path, folder: LocalFolder, offsets: OffsetLog) -> None:
+def _locked(folder: CheckpointFolder) -> CheckpointLock | None:
+    """Check that the folder is one for a checkpoint, and lock it if it is local."""
+    if isinstance(folder, ObjectFolder):
+        check_entries(folder.path, folder.entries())
+        folder.check_condition()
+        return None
+    root = Path(folder.path)
+    check_folder(root)
+    return CheckpointLock.acquire(root)
+
+
+def _check_whole(folder: CheckpointFolder, offsets: OffsetLog) -> None:
     """Raise CheckpointCorruptError if what lies in the folder cannot be continued from."""
     read_facts(folder)
     if offsets.latest() is None:
-        _check_unused(root)
+        _check_unused(folder)
     elif read_query_id(folder) is None:
         msg = (
-            f"{root}/{METADATA} is missing, so sinks could not tell which batches of this query they have; "
+            f"{folder.path}/{METADATA} is missing, so sinks could not tell which batches of this query they have; "
             "restore the file from a copy, or take a new checkpoint; nothing was changed"
         )
         raise CheckpointCorruptError(msg)
 
 
-def _check_unused(root: Path) -> None:
+def _check_unused(folder: CheckpointFolder) -> None:
     """Refuse a folder without offsets that holds traces of batches (Spark: MicroBatchExecution.verifyNewCheckpointDirectory)."""
     for name in (OFFSETS, COMMITS, STATE):
-        if files := files_below(root / name):
+        if files := folder.sub(name).below():
             msg = (
-                f"the checkpoint {root} has no readable entry in {OFFSETS}, so its query would begin anew, but {files[0]} is there; "
+                f"the checkpoint {folder.path} has no readable entry in {OFFSETS}, so its query would begin anew, "
+                f"but {folder.path}/{name}/{files[0]} is there; "
                 "restore the folder from a copy, or take a new checkpoint; nothing was changed"
             )
             raise CheckpointCorruptError(msg)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -30,6 +31,12 @@ LOCK = ".lock"
 
 _OURS = frozenset({METADATA, FACTS, OFFSETS, COMMITS, SOURCES, STATE})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://|file:")
+
+
+def is_local(path: str | os.PathLike[str]) -> bool:
+    """Return True for a path and for a ``file:`` URL, whatever its host."""
+    text = os.fspath(path)
+    return not _SCHEME.match(text) or text[:5].lower() == "file:"
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -72,16 +79,17 @@ def check_folder(root: Path) -> None:
     if not root.is_dir():
         msg = f"the checkpoint {root} is a file; name a folder that is new, empty or a checkpoint"
         raise PlanError(msg)
-    foreign = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and entry.name not in _OURS)
-    if foreign and not (root / METADATA).is_file():
+    check_entries(str(root), [entry.name for entry in root.iterdir() if entry.name != METADATA or entry.is_file()])
+
+
+def check_entries(where: str, names: Iterable[str]) -> None:
+    """Raise CheckpointMismatchError if a folder that holds these files and folders is none for a checkpoint (as ``check_folder``)."""
+    there = sorted(names)
+    foreign = [name for name in there if not name.startswith(".") and name not in _OURS]
+    if foreign and METADATA not in there:
         holds = ", ".join(foreign[:5]) + (", ..." if len(foreign) > 5 else "")
         msg = (
-            f"the folder {root} is no checkpoint: it holds {holds} and no file {METADATA!r}; "
+            f"the folder {where} is no checkpoint: it holds {holds} and no file {METADATA!r}; "
             "name a folder that is new, empty or a checkpoint"
         )
         raise CheckpointMismatchError(msg)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and below it, without hidden ones, sorted."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))

@@ -17,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from microbatch.checkpoint.atomic import LocalFolder
+from microbatch.checkpoint.state.files import StateFiles
 from microbatch.checkpoint.state.hashing import hash_order
 from microbatch.checkpoint.state.run import DeltaRef, damaged
 from microbatch.errors import CheckpointCorruptError
@@ -46,12 +46,12 @@ def encode(name: str, changes: Mapping[str, Sequence[pl.DataFrame]]) -> tuple[by
     return out.getvalue(), refs
 
 
-def write_delta(folder: LocalFolder, name: str, streams: bytes, footer: Footer) -> None:
+def write_delta(files: StateFiles, name: str, streams: bytes, footer: Footer) -> None:
     """Write the file so that it lasts; a name is used once."""
     text = json.dumps(footer, separators=(",", ":")).encode()
     tail = _TAIL.pack(zlib.crc32(text), len(text), MAGIC)
-    if not folder.add(name, streams + text + tail):
-        msg = f"{folder.path}/{name} exists already: another run writes here; stop one of them"
+    if not files.add(name, streams + text + tail):
+        msg = f"{files.path}/{name} exists already: another run writes here; stop one of them"
         raise CheckpointCorruptError(msg)
 
 

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import polars as pl
 
-from microbatch.checkpoint.state.delta_file import Footer, read_stream
+from microbatch.checkpoint.state.delta_file import Footer, read_stream, read_version
+from microbatch.checkpoint.state.files import StateFiles
 from microbatch.checkpoint.state.hashing import HASH, TIME
 from microbatch.checkpoint.state.run import DeltaRef, FileRef, Run, map_run
 from microbatch.checkpoint.state.table import Table
@@ -91,6 +92,14 @@ def runs_of(root: Path, entry: dict[str, Any], *, verify: bool = False, cold: bo
         *(Run(frame=read_stream(root, ref), deltas=(ref,)) for ref in reversed(deltas)),
         *(map_run(root, ref, verify=verify, cold=cold) for ref in files),
     ]
+
+
+def fetch_version(files: StateFiles, delta: str, version: int) -> Footer:
+    """Return the footer of the delta that makes a version, whose files are below ``files.root`` then. Raises CheckpointCorruptError."""
+    files.fetch([delta])
+    footer = read_version(files.root / delta, version)
+    files.fetch(files_in(footer))
+    return footer
 
 
 def files_in(footer: Footer) -> Iterable[str]:

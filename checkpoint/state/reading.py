@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from microbatch.checkpoint.atomic import LocalFolder
 from microbatch.checkpoint.commit_log import CommitLog
-from microbatch.checkpoint.layout import COMMITS, METADATA, STATE, local_path
-from microbatch.checkpoint.state.delta_file import read_version
-from microbatch.checkpoint.state.manifest import runs_of, schema_in, with_columns_of
+from microbatch.checkpoint.layout import COMMITS, METADATA, STATE
+from microbatch.checkpoint.place import folder_at
+from microbatch.checkpoint.state.files import StateFiles, state_files
+from microbatch.checkpoint.state.manifest import fetch_version, runs_of, schema_in, with_columns_of
 from microbatch.checkpoint.state.run import Run, merged_rows, with_values
 from microbatch.checkpoint.state.table import without
 from microbatch.errors import PlanError
@@ -29,20 +29,22 @@ _OURS, _INNER_KEY = "__", "__key_"  # a key computed under the name of a column 
 class StoredState:
     """The retained versions of a checkpoint's state, by number: how many batches each has seen."""
 
-    root: Path
+    where: str
+    files: StateFiles
     deltas: dict[int, str]
 
     @classmethod
-    def at(cls, checkpoint: str | Path) -> StoredState:
+    def at(cls, checkpoint: str | PathLike[str]) -> StoredState:
         """Return what is there now; PlanError if it is no checkpoint, or one without state."""
-        folder = local_path(checkpoint)
-        if not (folder / METADATA).is_file():
-            msg = f"{folder} is no checkpoint: it has no file {METADATA!r}"
+        folder = folder_at(checkpoint)
+        if folder.read(METADATA) is None:
+            msg = f"{folder.path} is no checkpoint: it has no file {METADATA!r}"
             raise PlanError(msg)
-        commits = CommitLog(LocalFolder(folder / COMMITS))
+        commits, state = CommitLog(folder.sub(COMMITS)), folder.sub(STATE)
         named = {batch_id + 1: commit.state for batch_id in commits.ids() if (commit := commits.get(batch_id)) is not None}
-        there = {path.name for path in (folder / STATE).glob("*.delta")}
-        return cls(root=folder / STATE, deltas={v: name for v, name in named.items() if name is not None and name in there})
+        there = set(state.names())
+        deltas = {v: name for v, name in named.items() if name is not None and name in there}
+        return cls(where=folder.path, files=state_files(state), deltas=deltas)
 
     def version(self, number: int | None, *, verify: bool = False) -> StoredVersion:
         """Return a version, None: the newest; ``verify`` reads every file whole for its checksum.
@@ -52,16 +54,17 @@ class StoredState:
         number = max(self.deltas, default=0) if number is None else number
         if number not in self.deltas:
             kept = f"{min(self.deltas)} to {max(self.deltas)}" if self.deltas else "none"
-            msg = f"{self.root.parent}: version {number} of the state is not retained; retained are {kept}"
+            msg = f"{self.where}: version {number} of the state is not retained; retained are {kept}"
             raise PlanError(msg)
-        return StoredVersion(root=self.root, number=number, delta=self.deltas[number], verify=verify)
+        return StoredVersion(where=self.where, files=self.files, number=number, delta=self.deltas[number], verify=verify)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredVersion:
     """The tables of one version."""
 
-    root: Path
+    where: str
+    files: StateFiles
     number: int
     delta: str
     verify: bool
@@ -69,13 +72,13 @@ class StoredVersion:
     @cached_property
     def tables(self) -> dict[str, Any]:
         """The manifest's entry of each table."""
-        tables: dict[str, Any] = read_version(self.root / self.delta, self.number)["tables"]
+        tables: dict[str, Any] = fetch_version(self.files, self.delta, self.number)["tables"]
         return tables
 
     def check(self) -> None:
         """Raise CheckpointCorruptError unless every file of the version can be read."""
         for entry in self.tables.values():
-            runs_of(self.root, entry, verify=self.verify)
+            runs_of(self.files.root, entry, verify=self.verify)
 
     def entry(self, table: str | None) -> dict[str, Any]:
         """Return the entry of the table ``name_of`` finds."""
@@ -91,7 +94,7 @@ class StoredVersion:
             return own[0]
         if table is None or table not in self.tables:
             asked = "operator=... is needed" if table is None else f"no operator {table!r} keeps state"
-            msg = f"{self.root.parent}: {asked}; at version {self.number} these do: {', '.join(map(repr, self.tables)) or 'none'}"
+            msg = f"{self.where}: {asked}; at version {self.number} these do: {', '.join(map(repr, self.tables)) or 'none'}"
             raise PlanError(msg)
         return table
 
@@ -120,7 +123,7 @@ class StoredVersion:
         return pl.concat([empty, *(piece.select(empty.columns) for piece in pieces)])
 
     def _runs(self, entry: dict[str, Any], spec: TableSpec) -> list[Run]:
-        return [with_columns_of(run, spec) for run in runs_of(self.root, entry, verify=self.verify)]
+        return [with_columns_of(run, spec) for run in runs_of(self.files.root, entry, verify=self.verify)]
 
 
 def spec_of(entry: dict[str, Any]) -> TableSpec:

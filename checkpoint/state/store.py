@@ -8,17 +8,26 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from itertools import takewhile
-from pathlib import Path
 from typing import TypeAlias
 
 import polars as pl
 
-from microbatch.checkpoint.atomic import LocalFolder
+from microbatch.checkpoint.place import CheckpointFolder
 from microbatch.checkpoint.state.compaction import Thresholds, merged_parts, split_by_place
-from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, read_version, write_delta
+from microbatch.checkpoint.state.delta_file import FORMAT, Footer, encode, write_delta
 from microbatch.checkpoint.state.fence import available_bytes
+from microbatch.checkpoint.state.files import StateFiles, state_files
 from microbatch.checkpoint.state.hashing import hash_order
-from microbatch.checkpoint.state.manifest import bytes_in, check_entry, files_in, folder_of, runs_of, table_entry, with_columns_of
+from microbatch.checkpoint.state.manifest import (
+    bytes_in,
+    check_entry,
+    fetch_version,
+    files_in,
+    folder_of,
+    runs_of,
+    table_entry,
+    with_columns_of,
+)
 from microbatch.checkpoint.state.retention import Retention
 from microbatch.checkpoint.state.run import DeltaRef, Run, map_run, merged_rows, sorted_rows, write_run
 from microbatch.checkpoint.state.table import Table, without
@@ -61,22 +70,22 @@ class StateStore:
     What a batch changed counts when the commit log names its delta; a crash before that leaves a file nobody names.
     """
 
-    def __init__(self, folder: LocalFolder, footer: Footer | None, version: int, retain_versions: int, thresholds: Thresholds) -> None:
+    def __init__(self, files: StateFiles, footer: Footer | None, version: int, retain_versions: int, thresholds: Thresholds) -> None:
         self.version = version
-        self._folder = folder
-        self._root = Path(folder.path)
+        self._files = files
+        self._root = files.root
         self._footer = footer
         self._thresholds = thresholds
         self._tables: dict[str, Table] = {}
         self._merging: dict[str, Merge] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="microbatch-state")
         self._merger = ThreadPoolExecutor(1, thread_name_prefix="microbatch-merge")
-        self._retention = Retention(self._root, retain_versions)
+        self._retention = Retention(files, retain_versions)
 
     @classmethod
     def open(
         cls,
-        folder: LocalFolder,
+        folder: CheckpointFolder,
         *,
         version: int,
         delta_name: str | None,
@@ -104,8 +113,13 @@ class StateStore:
         CheckpointCorruptError
             The delta, or a file it names, is missing or damaged.
         """
-        footer = None if delta_name is None else read_version(Path(folder.path) / delta_name, version)
-        return cls(folder, footer, version, retain_versions, thresholds)
+        files = state_files(folder)
+        try:
+            footer = None if delta_name is None else fetch_version(files, delta_name, version)
+        except BaseException:
+            files.close()
+            raise
+        return cls(files, footer, version, retain_versions, thresholds)
 
     def table(self, name: str, spec: TableSpec) -> Table:
         """Return the table of an operator, as it was at this version; empty if it is new."""
@@ -128,8 +142,14 @@ class StateStore:
         if run.file is None:
             return replace(run, frame=frame, views={})
         name = self._new_file(table)
+        return self._run_in_file(name, frame, cold=self._is_cold())
+
+    def _run_in_file(self, name: str, frame: pl.DataFrame, *, cold: bool) -> Run:
+        """Return the rows as a run that lasts in a new file."""
         self._retention.protect(name)
-        return map_run(self._root, write_run(self._root / name, name, frame), cold=self._is_cold())
+        ref = write_run(self._root / name, name, frame)
+        self._files.publish(name)
+        return map_run(self._root, ref, cold=cold)
 
     def _is_cold(self) -> bool:
         """Return True if the run files are more than memory will hold."""
@@ -163,7 +183,7 @@ class StateStore:
         return PendingDelta(name=name, written=written)
 
     def _write(self, name: str, streams: bytes, footer: Footer) -> None:
-        write_delta(self._folder, name, streams, footer)
+        write_delta(self._files, name, streams, footer)
         fault_point("state_written")
         self._retention.note(footer["version"], {name, *files_in(footer)})
 
@@ -210,8 +230,7 @@ class StateStore:
         parts, cold = list[Run](), self._is_cold()
         for k, rows in enumerate(merged_parts(runs, spec, self._thresholds.part_rows, has_oldest)):
             part = name if k == 0 else name.replace(".arrow", f".{k}.arrow")
-            self._retention.protect(part)
-            parts.append(map_run(self._root, write_run(self._root / part, part, rows), cold=cold))
+            parts.append(self._run_in_file(part, rows, cold=cold))
         return parts
 
     def _finish_merges(self) -> None:
@@ -230,6 +249,7 @@ class StateStore:
         """Wait for the threads; what was being merged is left to be cleared away later."""
         self._writer.shutdown(wait=True, cancel_futures=False)
         self._merger.shutdown(wait=True, cancel_futures=True)
+        self._files.close()
 
 
 def _has_oldest(runs: Sequence[Run], table: Table) -> bool:
@@ -248,12 +268,12 @@ def _note_deltas(table: Table, added: Sequence[Run], refs: Sequence[DeltaRef]) -
     table.runs = tuple(replace(run, deltas=(by_uid[run.uid],)) if run.uid in by_uid else run for run in table.runs)
 
 
-def only_attempt(folder: Path, version: int) -> str:
+def only_attempt(folder: CheckpointFolder, version: int) -> str:
     """Return the delta that makes ``version`` when no commit names it; CheckpointCorruptError unless there is just one."""
-    found = sorted(path.name for path in folder.glob(f"{version - 1:020}-*{_SUFFIX}"))
+    found = [name for name in folder.names() if name.startswith(f"{version - 1:020}-") and name.endswith(_SUFFIX)]
     if len(found) != 1:
         msg = (
-            f"state {folder}: version {version} is needed, no commit names its file, and there are {len(found)} of them "
+            f"state {folder.path}: version {version} is needed, no commit names its file, and there are {len(found)} of them "
             f"{found}: restore the checkpoint from a copy"
         )
         raise CheckpointCorruptError(msg)

@@ -25,7 +25,9 @@ class QueryOptions(TypedDict, total=False):
         ``"append"`` (default): a row once, when it is final. ``"update"``: the rows that changed in a batch. ``"complete"``: the
         whole result.
     checkpoint
-        Folder of the query's logs and state; compulsory for sinks whose rows outlive the process. One query a folder.
+        Folder of the query's logs and state; compulsory for sinks whose rows outlive the process. One query a folder. A local path, or
+        ``s3://bucket/path``, ``gs://`` or ``abfs://`` with credentials from the environment; there no lock refuses a second run, but
+        of two one is stopped at the first batch that both log.
     name
         For progress, logs and messages.
     watermark_policy

@@ -23,7 +23,7 @@ def read_state(
     Parameters
     ----------
     checkpoint
-        The query's checkpoint folder.
+        The query's checkpoint folder, a path or URL; from an object store the files of that version are copied here first.
     operator
         Its name: given with ``named``, or derived, such as ``aggregate-country``. A join of two streams has one name a table; what
         helps an operator to find its keys in time has the operator's name and ``/timers`` or ``/expiries``. None: the only operator.
@@ -76,7 +76,8 @@ def rollback(checkpoint: str | PathLike[str], batch_id: int) -> None:
 
     Newer batches leave the logs, the newest first, so that a rollback that dies on its way leaves the query at one of them; run it again.
     What newer batches wrote outside stays there, and an exactly-once sink takes no batch id twice: take the table back too, or write
-    to a new one. Input that is gone meanwhile (cleaned up, expired) does not come back.
+    to a new one. Input that is gone meanwhile (cleaned up, expired) does not come back. In an object store nothing tells that the query
+    runs: stop it first.
 
     Raises
     ------

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
@@ -89,7 +88,7 @@ def _open_store(checkpoint: Checkpoint, spec: QuerySpec, position: Position, clo
     if not stateful_nodes(spec.node, spec.mode):
         return None
     folder, version = checkpoint.state_folder, position.state_version
-    name = only_attempt(Path(folder.path), version) if position.commit_lost else position.state
+    name = only_attempt(folder, version) if position.commit_lost else position.state
     store = StateStore.open(folder, version=version, delta_name=name, retain_versions=spec.retain_batches)
     closing.callback(store.close)
     return store

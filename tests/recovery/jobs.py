@@ -15,6 +15,7 @@ from microbatch.model import OutputMode
 from tests.recovery import join_job
 
 SCHEMA: dict[str, Any] = {"at": pl.Datetime("us"), "key": pl.String, "n": pl.Int64}
+IN_OBJECTS = "delta-s3"  # its checkpoint lies in an object store
 SINKS = (
     "delta-append",
     "delta-update",
@@ -89,9 +90,14 @@ def points_of(sink: str) -> list[str]:
     return [point for point in FAULT_POINTS if point != "late_rows_written" or sink == "delta-late"]
 
 
+def checkpoint_of(root: Path, sink: str) -> str:
+    """Return where a job keeps its checkpoint."""
+    return f"s3://checkpoints/{root.name}/query" if sink == IN_OBJECTS else str(root / "checkpoint")
+
+
 def query(root: Path, sink: str) -> mb.Query:
     """Return the query into one kind of sink."""
-    rows, checkpoint = frame(root, sink), root / "checkpoint"
+    rows, checkpoint = frame(root, sink), checkpoint_of(root, sink)
     if sink == "files":
         return rows.sink_files(root / "out", format="parquet", checkpoint=checkpoint)
     if sink == "delta-late":

@@ -11,7 +11,7 @@ import microbatch as mb
 from tests.recovery import jobs, join_job
 
 
-def open_windows(checkpoint: Path, operator: str | None = None) -> pl.DataFrame:
+def open_windows(checkpoint: str | Path, operator: str | None = None) -> pl.DataFrame:
     """Return window_start and key of the groups in the state of the newest version, each once; ``operator`` None: the only one."""
     return mb.read_state(checkpoint, operator).select("window_start", "key").unique().collect()
 
@@ -27,7 +27,7 @@ def check(root: Path, sink: str) -> None:
     left = jobs.every_group(root, sink)
     if sink != "delta-complete":
         left = left.filter(pl.col("window_end") > jobs.watermark(root))
-    state = open_windows(root / "checkpoint", jobs.OPERATORS.get(sink))
+    state = open_windows(jobs.checkpoint_of(root, sink), jobs.OPERATORS.get(sink))
     assert_frame_equal(state.sort(order), left.select(order).sort(order))
     if sink == "delta-late":
         late = jobs.expected_late_rows(root)

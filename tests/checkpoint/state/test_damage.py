@@ -41,7 +41,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def open_at(state: Path, spec: TableSpec = SPEC, version: int = 5) -> pl.DataFrame:
-    store = StateStore.open(LocalFolder(state), version=version, delta_name=only_attempt(state, version))
+    store = StateStore.open(LocalFolder(state), version=version, delta_name=only_attempt(LocalFolder(state), version))
     try:
         return store.table("t", spec).scan()
     finally:
