@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -16,8 +17,7 @@ LOGGED = pl.Schema({"path": pl.String, "mtime_us": pl.Int64, "batch_id": pl.Int6
 _LINE = pl.Schema({"path": pl.String, "timestamp": pl.Int64, "batchId": pl.Int64})
 _LOCAL = "file://"
 # What java.net.URI quotes in a path, so that Spark finds the file by our line; letters beyond ASCII stay.
-_QUOTED = [chr(code) for code in range(33)] + list('"#%<>?[\\]^`{|}') + [chr(127)]
-_ANY_QUOTED = "[" + "".join(f"\\x{ord(character):02X}" for character in _QUOTED) + "]"
+_QUOTED = {code: f"%{code:02X}" for code in [*range(33), *map(ord, '"#%<>?[\\]^`{|}'), 127]}
 
 
 def to_lines(files: pl.DataFrame, entry_id: int) -> list[str]:
@@ -28,12 +28,13 @@ def to_lines(files: pl.DataFrame, entry_id: int) -> list[str]:
     >>> to_lines(pl.DataFrame({"path": ["/in/a b.csv"], "mtime_us": [5000]}), 3)
     ['{"path":"file:///in/a%20b.csv","timestamp":5,"batchId":3}']
     """
-    path = pl.col("path")
-    if files["path"].str.contains(_ANY_QUOTED).any():
-        path = path.str.replace_many(_QUOTED, [f"%{ord(character):02X}" for character in _QUOTED])
-    url = pl.when(path.str.starts_with("/")).then(_LOCAL + path).otherwise(path)
-    fields = pl.struct(path=url, timestamp=pl.col("mtime_us") // 1_000, batchId=pl.lit(entry_id, dtype=pl.Int64))
-    return files.select(line=fields.struct.json_encode())["line"].to_list()
+    met = zip(files["path"].to_list(), (files["mtime_us"] // 1_000).to_list(), strict=True)
+    return [_line(path.translate(_QUOTED), timestamp, entry_id) for path, timestamp in met]
+
+
+def _line(path: str, timestamp_ms: int, entry_id: int) -> str:
+    entry = {"path": f"{_LOCAL}{path}" if path.startswith("/") else path, "timestamp": timestamp_ms, "batchId": entry_id}
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_lines(lines: Sequence[str], where: str) -> pl.DataFrame:
