@@ -53,7 +53,7 @@ class SeenFiles:
         """Note files, columns ``path`` and ``mtime_us``; costs a copy of the whole set, so add in bulk."""
         if files.is_empty():
             return
-        latest = files.unique("path", keep="last", maintain_order=True)
+        latest = files.unique("path", keep="last", maintain_order=True) if files.height > 1 else files
         hashes = _hashes(latest["path"])
         order = np.argsort(hashes)
         hashes, mtimes_us = hashes[order], latest["mtime_us"].to_numpy()[order]
