@@ -43,6 +43,11 @@ class Case:
         return pl.concat([left for left, _ in self.batches])
 
     @property
+    def right(self) -> pl.DataFrame:
+        """All rows of the second stream."""
+        return pl.concat([right for _, right in self.batches])
+
+    @property
     def both(self) -> pl.DataFrame:
         """All rows of both streams."""
         return pl.concat([*(left for left, _ in self.batches), *(right for _, right in self.batches)])

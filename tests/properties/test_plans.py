@@ -69,6 +69,23 @@ def sessions_at_once(rows: pl.DataFrame) -> pl.DataFrame:
     return numbered.group_by("n", "k").agg(*bounds, *AGGS).drop("n")
 
 
+RIGHT = {"id": "right_id", "t": "u", "v": "w"}
+CLOSE = pl.col("t").is_between(pl.col("u") - timedelta(seconds=10), pl.col("u") + timedelta(seconds=15))
+
+
+def joined(frames: Frames, how: Any) -> mb.StreamFrame:
+    """Rows of both streams with one key whose times are close."""
+    right = frames[1].with_watermark("t", NOTHING_IS_LATE).rename(RIGHT)
+    return on_time(frames).join(right, on="k", how=how, where=CLOSE)
+
+
+def joined_at_once(case: Case, how: str) -> pl.DataFrame:
+    pairs = case.left.join(case.right.rename(RIGHT), on="k", how="inner").filter(CLOSE)
+    # A row without a time is never passed by the watermark, so it waits for ever.
+    alone = case.left.drop_nulls("t").join(pairs, on="id", how="anti")
+    return pl.concat([pairs, alone], how="diagonal") if how == "left" else pairs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A query on a stream, the same as a Polars query, and how their results are laid side by side."""
@@ -128,6 +145,8 @@ PLANS = {
         stream=lambda f: mb.concat([on_time(f), f[1].with_watermark("t", "60s")]).group_by(mb.window("t", "10s"), "k").agg(AGGS),
         batch=lambda c: grouped(windowed(c.both, 10), "window_start", "window_end", "k"),
     ),
+    "inner join": Plan(stream=lambda f: joined(f, "inner"), batch=lambda c: joined_at_once(c, "inner")),
+    "left join": Plan(stream=lambda f: joined(f, "left"), batch=lambda c: joined_at_once(c, "left")),
     "minutes of a union": Plan(
         stream=lambda f: minutes(mb.concat([on_time(f), f[1].with_watermark("t", "60s")])), batch=lambda c: minutes_at_once(c.both)
     ),
