@@ -22,6 +22,7 @@ import numpy.typing as npt
 import polars as pl
 
 import microbatch as mb
+from benchmarks.plot import Curve, draw
 from benchmarks.report import Table, versions
 from microbatch.clock import stopwatch_us
 
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--keys", default="1000000,10000000,50000000")
     parser.add_argument("--touched", type=int, default=100_000)
     parser.add_argument("--batches", type=int, default=30)
+    parser.add_argument("--plot", type=Path, default=None)
     parser.add_argument("--one", type=int, default=0, help="measure one size here, for the process that does so")
     args = parser.parse_args()
     if args.one:
@@ -128,7 +130,8 @@ def main() -> None:
     print(versions())
     table = Table("keys", "ms a batch", "growth (goal 4)", "worst ms", "memory MB (goal 2000)", "restart s (goal 3)", "state MB")
     first = 0.0
-    for keys in map(int, args.keys.split(",")):
+    sizes, medians = list(map(int, args.keys.split(","))), list[float]()
+    for keys in sizes:
         command = [
             sys.executable,
             "-m",
@@ -142,8 +145,12 @@ def main() -> None:
         ]
         f = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         first = first or f["median_ms"]
+        medians.append(f["median_ms"])
         cells = [f["median_ms"], f["median_ms"] / first, f["worst_ms"], f["peak_mb"], f["restart_s"], f["state_mb"]]
         table.add(f"{keys}", *(f"{cell:.{digits}f}" for cell, digits in zip(cells, (0, 2, 0, 0, 2, 0), strict=True)))
+    if args.plot is not None:
+        title = f"update mode, {args.touched:,} touched keys a batch"
+        draw(args.plot, [Curve("median", sizes, medians)], title=title, x="keys of state", y="ms a batch", log_x=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from microbatch.plan.window import to_micros
 from microbatch.protocols import StateTable, TableSpec
 
 NEVER_US = 2**63 - 1
-_BUCKETS = 8  # a look-up visits each bucket its row can meet rows in, so few; rows then outstay their time in the state by an eighth
+_BUCKETS = 2  # of the span of times a row can meet: a look-up visits all that its row can meet; rows outstay their time by up to a half
 _WIDEST_US = 60_000_000
 _ROWS_OF_A_BATCH = 1 << 32
 _MET, _ASKED = "__met", "__asked"
