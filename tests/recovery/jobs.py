@@ -26,13 +26,15 @@ SINKS = (
     "delta-map_state",
     "delta-unique",
     "delta-join",
+    "delta-ttl",
 )
 # Where the state has several tables, the name of the one with the groups.
-OPERATORS = {"delta-session": "session-key", "delta-map_state": "windows", "delta-unique": "windows"}
+OPERATORS = {"delta-session": "session-key", "delta-map_state": "windows", "delta-unique": "windows", "delta-ttl": "windows"}
 COUNTS = [pl.len().alias("rows"), pl.col("n").sum().alias("sum"), pl.col("n").max().alias("top")]
 KEPT = {"rows": pl.Int64, "sum": pl.Int64, "top": pl.Int64}
 N_FILES = 9
 FILES_A_BATCH = 2
+TTL = timedelta(seconds=60)
 LIMIT = 480  # of some 540 rows
 DELAY = timedelta(seconds=45)
 WINDOW_END = pl.col("at").dt.truncate("10s") + timedelta(seconds=10)
@@ -63,6 +65,10 @@ def frame(root: Path, sink: str) -> mb.StreamFrame:
     if sink == "delta-unique":
         fresh = mb.concat([events, events]).unique(within_watermark=True).limit(LIMIT)
         return fresh.group_by(mb.window("at", "10s"), "key").agg(COUNTS, name="windows")
+    if sink == "delta-ttl":
+        start = pl.col("at").dt.truncate("10s")
+        plain = events.group_by(start.alias("window_start"), (start + timedelta(seconds=10)).alias("window_end"), "key")
+        return plain.agg(COUNTS, ttl=TTL, name="windows")
     window = mb.session_window("at", "1500ms") if sink == "delta-session" else mb.window("at", "10s")
     return events.group_by(window, "key").agg(COUNTS)
 
@@ -82,6 +88,8 @@ def counted(key: Any, rows: list[Any], state: mb.KeyState) -> Any:
 
 def mode(sink: str) -> OutputMode:
     """Return the output mode of a job."""
+    if sink == "delta-ttl":
+        return OutputMode.UPDATE
     return OutputMode(sink.removeprefix("delta-")) if sink in ("delta-update", "delta-complete") else OutputMode.APPEND
 
 
@@ -132,6 +140,15 @@ def every_group(root: Path, sink: str) -> pl.DataFrame:
         return sessions.group_by("key", "number").agg(*bounds, *COUNTS).select("window_start", "window_end", "key", "rows", "sum", "top")
     start = pl.col("at").dt.truncate("10s")
     return events.group_by(start.alias("window_start"), (start + timedelta(seconds=10)).alias("window_end"), "key").agg(COUNTS)
+
+
+def left_groups(root: Path, sink: str) -> pl.DataFrame:
+    """Return the groups that must be in the state in the end."""
+    every = every_group(root, sink)
+    if sink == "delta-ttl":
+        latest = arrived(root).group_by(pl.col("at").dt.truncate("10s").alias("window_start"), "key").agg(pl.col("at").max())
+        return every.join(latest.filter(pl.col("at") + TTL > watermark(root)), on=["window_start", "key"], how="semi")
+    return every if sink == "delta-complete" else every.filter(pl.col("window_end") > watermark(root))
 
 
 def arrived(root: Path) -> pl.DataFrame:
