@@ -77,9 +77,7 @@ class AggregateOperator:
         textual = [k for k in self._keys if stored_type(schema[k]) != schema[k]]
         self._as_stored = [pl.col(k).cast(pl.String) for k in textual]
         self._as_declared = [pl.col(k).cast(schema[k]) for k in textual]
-        self._progress = OperatorProgress(
-            name="aggregate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
-        )
+        self._progress = OperatorProgress(name="aggregate")
         self._late = LateFilter(self._time_key if mode is not OutputMode.COMPLETE else None, schema)
         self._late_rows = 0
 

@@ -79,9 +79,7 @@ class TtlAggregateOperator:
         self._time_column = event_time(node.input) if node.ttl.clock == "event" else None
         self._schema = schema
         self._late = LateFilter(self._time_column, schema)
-        self._progress = OperatorProgress(
-            name="aggregate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
-        )
+        self._progress = OperatorProgress(name="aggregate")
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the groups the output mode wants from this batch, those that expired first."""

@@ -89,16 +89,16 @@ class Operator(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorProgress:
-    """What a stateful operator did in one batch; counts of rows."""
+    """What a stateful operator did in one batch; counts of rows. Before its first batch that is nothing."""
 
     name: str
-    rows_total: int
-    rows_updated: int
-    rows_removed: int
-    rows_late: int
-    memory_bytes: int
-    update_ms: int
-    removal_ms: int
+    rows_total: int = 0
+    rows_updated: int = 0
+    rows_removed: int = 0
+    rows_late: int = 0
+    memory_bytes: int = 0
+    update_ms: int = 0
+    removal_ms: int = 0
 
 
 class StatefulOperator(Operator, Protocol):

@@ -130,9 +130,7 @@ class DeduplicateOperator:
         expiry_column = None if self._by_batch_time else self._event_time
         self._memory: Memory = SeenWithin(node, table, expiry_column) if expires else SeenEver(node, table)
         self._late = LateFilter(self._event_time, schema_of(node.input))
-        self._progress = OperatorProgress(
-            name="deduplicate", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
-        )
+        self._progress = OperatorProgress(name="deduplicate")
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the rows whose keys were not seen before, in their order."""

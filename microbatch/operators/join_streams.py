@@ -49,9 +49,7 @@ class JoinStreamsOperator:
         self._right = SideState(node, "right", open_table)
         self._ends = any(bounds_of_join(node).ends(side) for side in ("left", "right"))
         self._wide = pl.Schema({**self._columns.left.columns, **self._columns.right.columns})
-        self._progress = OperatorProgress(
-            name="join", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
-        )
+        self._progress = OperatorProgress(name="join")
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the pairs of this batch, and the rows of which it is now certain that they met none."""

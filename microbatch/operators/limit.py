@@ -47,9 +47,5 @@ class LimitOperator:
             name=f"limit {self.operator_id}",
             rows_total=self._table.rows,
             rows_updated=self._updated,
-            rows_removed=0,
-            rows_late=0,
             memory_bytes=self._table.bytes,
-            update_ms=0,
-            removal_ms=0,
         )

@@ -87,16 +87,7 @@ class MapStateOperator:
         self._late = LateFilter(event_time(node.input) if node.judges_time else None, schema)
         self._removed = 0
         self._updated = 0
-        self._progress = OperatorProgress(
-            name=f"map_state {operator_id}",
-            rows_total=0,
-            rows_updated=0,
-            rows_removed=0,
-            rows_late=0,
-            memory_bytes=0,
-            update_ms=0,
-            removal_ms=0,
-        )
+        self._progress = OperatorProgress(name=f"map_state {operator_id}")
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the rows the function makes of the batch's rows and of the keys whose timers are due."""

@@ -53,9 +53,7 @@ class SessionOperator:
         assert isinstance(dtype, pl.Datetime)
         self._end_us = to_micros(pl.col(node.session[1]), dtype)
         self._late = LateFilter(node.session[1], schema)
-        self._progress = OperatorProgress(
-            name="session", rows_total=0, rows_updated=0, rows_removed=0, rows_late=0, memory_bytes=0, update_ms=0, removal_ms=0
-        )
+        self._progress = OperatorProgress(name="session")
 
     def run(self, inputs: Sequence[pl.LazyFrame], batch: Batch) -> pl.LazyFrame:
         """Return the sessions the output mode wants from this batch, with the columns the user named."""
@@ -94,7 +92,6 @@ class SessionOperator:
             rows_late=self._late.rows,
             memory_bytes=self._state.table.bytes + (timers.bytes if timers else 0),
             update_ms=us // 1_000,
-            removal_ms=0,
         )
 
     def wants_batch(self, marks: Marks, time_us: int) -> bool:  # noqa: ARG002
