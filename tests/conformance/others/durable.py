@@ -30,6 +30,7 @@ from tests.conformance.compare import Row, check_rows, difference, rows_of
 from tests.conformance.others.late import PER_SECOND
 from tests.conformance.others.memory import check_error, check_kinds
 from tests.conformance.others.pipeline import build, explicit_inputs, output_mode, partitions_watched
+from tests.conformance.others.steps import do_steps
 from tests.conformance.report import MismatchError, NotSupportedError
 from tests.conformance.sinks import outside_context
 
@@ -51,16 +52,7 @@ _CHILD_SECONDS = 50
 def run(body: dict[str, Any], folder: Path) -> str:
     """Run the case's steps and return remarks."""
     script = Script(body, folder)
-    for number, step in enumerate(body["steps"]):
-        name = next(iter(step))
-        if name not in _STEPS:
-            msg = f"step {name} with a durable sink"
-            raise NotSupportedError(msg)
-        try:
-            _STEPS[name](script, step[name], step)
-        except MismatchError as mismatch:
-            msg = f"step {number} {mismatch}"
-            raise MismatchError(msg) from mismatch
+    do_steps(script, body["steps"], _STEPS, where=" with a durable sink")
     return "; ".join(script.remarks)
 
 

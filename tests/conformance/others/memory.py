@@ -16,6 +16,7 @@ from tests.conformance import engine
 from tests.conformance.compare import Row, check_equal, check_rows, difference, rows_of
 from tests.conformance.others.late import PER_SECOND, LateOutput
 from tests.conformance.others.pipeline import AHEAD_MS, FILLER, build, explicit_inputs, output_mode, partitions_watched, port_name
+from tests.conformance.others.steps import do_steps
 from tests.conformance.ports import MemoryPort
 from tests.conformance.relation import Relation
 from tests.conformance.report import MismatchError, NotSupportedError
@@ -87,16 +88,7 @@ class Script:
 
     def do(self, steps: list[Step]) -> None:
         """Do the steps in order."""
-        for number, step in enumerate(steps):
-            name = next(iter(step))
-            if name not in _STEPS:
-                msg = f"step {name}"
-                raise NotSupportedError(msg)
-            try:
-                _STEPS[name](self, step[name], step)
-            except MismatchError as mismatch:
-                msg = f"step {number} {mismatch}"
-                raise MismatchError(msg) from mismatch
+        do_steps(self, steps, _STEPS)
 
     def port(self, name: str, partition: int = 0) -> MemoryPort:
         """Return the way in for rows of a partition of an input."""

@@ -16,6 +16,7 @@ from tests.conformance.compare import Row, check_equal, check_rows, rows_of
 from tests.conformance.others.late import PER_SECOND
 from tests.conformance.others.memory import check_error
 from tests.conformance.others.pipeline import build
+from tests.conformance.others.steps import do_steps
 from tests.conformance.ports import FilePort
 from tests.conformance.report import MismatchError, NotSupportedError
 from tests.conformance.subject import Subject
@@ -32,16 +33,7 @@ def run(body: dict[str, Any], folder: Path) -> str:
     """Run the case's steps and return remarks."""
     script = Script(body, folder)
     try:
-        for number, step in enumerate(body["steps"]):
-            name = next(iter(step))
-            if name not in _STEPS:
-                msg = f"step {name} with raw texts"
-                raise NotSupportedError(msg)
-            try:
-                _STEPS[name](script, step[name], step)
-            except MismatchError as mismatch:
-                msg = f"step {number} {mismatch}"
-                raise MismatchError(msg) from mismatch
+        do_steps(script, body["steps"], _STEPS, where=" with raw texts")
     finally:
         script.subject.close()
     return "; ".join(script.remarks)
